@@ -1,0 +1,567 @@
+"""Runs one command, tells how it ended, and keeps what it printed.
+
+**No orphans.** A job leads a process group (and session) of its own. When it is made to end, `run`
+returns only once no process of that group is alive. A job that ends by itself may leave processes
+behind: those are its own business.
+
+**Bounded output.** A job writes to a file, not through a pipe that somebody has to empty. It gets a
+descriptor that appends and holds a shared lock on the file; whatever it starts inherits both. So
+one attempt to lock the file tells whether anybody can still write to it. If nobody can and the file
+is empty, the next run has it; else it goes to its place. So no output ever ends up with another
+job, whatever a job leaves behind, and a job that prints nothing costs no file.
+
+**No busy waiting.** All waiting is done in the `wait` of the caller, which SIGCHLD must end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import math
+import os
+import select
+import signal
+from time import monotonic
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from queuectl import machine
+from queuectl.clock import format_duration
+
+TIMEOUT = "timeout"
+
+_LOOK = 0.1  # seconds between two looks at the size of the output
+_IDLE = 60.0  # seconds between two looks at nothing
+_FIRST_PAUSE = 0.001  # seconds before a group that is ending is looked at, doubled each time
+_CHUNK = 1 << 16  # bytes copied at once
+_TAIL = 4096  # bytes among which the last line of output is searched
+_LINE = 200  # characters that are kept of it
+_MARKER = 56  # bytes of the line that tells what was cut
+_CATCH_UPS = 8  # looks at what a job wrote while its output is being cut
+_MAX_LEFTOVERS = 256  # each costs a descriptor, of which a process often has but 1024
+_EVERY_SIGNAL = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+
+_FOLDER_ERRORS = {
+    errno.ENOENT: "does not exist",
+    errno.ENOTDIR: "is not a folder",
+    errno.EACCES: "may not be entered",
+}
+_SHELL_ERRORS = {
+    errno.ENOENT: "does not exist",
+    errno.ENOTDIR: "does not exist",
+    errno.EACCES: "may not be executed",
+}
+# What a shell means by these; the words are enough, and are the same in every language.
+_EXIT_CODES = {126: "Permission denied", 127: "Command not found"}
+
+
+class Limits(NamedTuple):
+    """What a run may take: `timeout` and `kill_grace` in seconds, `max_output` in bytes."""
+
+    timeout: Optional[float]
+    kill_grace: float
+    max_output: Optional[int]
+
+
+class Outcome(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        error: what went wrong, in words; nothing if the shell exited 0 and was not made to.
+        exit_code: of the shell; nothing if a signal ended it or it never ran.
+        ended_by: `TIMEOUT`, or the reason that `stop` gave; nothing if the job ended by itself.
+        unkept: why its output is not in its place yet: call `Runner.keep` until that succeeds.
+    """
+
+    error: Optional[str]
+    exit_code: Optional[int]
+    ended_by: Optional[str]
+    unkept: Optional[str] = None
+
+
+class Waiter:
+    """Sleeps until a signal comes, a descriptor is readable or time is up; in the main thread only.
+
+    SIGCHLD gets a handler, which does nothing: without one in Python it wakes nobody, and if a
+    parent left it ignored the kernel would not keep the status of children.
+    """
+
+    def __init__(self) -> None:
+        self._waking, self._written = os.pipe()
+        os.set_blocking(self._waking, False)
+        os.set_blocking(self._written, False)
+        self._fds = {self._waking}
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        if self._poll is not None:
+            self._poll.register(self._waking, select.POLLIN)
+        self._old_handler = signal.signal(signal.SIGCHLD, lambda signum, frame: None)
+        self._old_fd = signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
+
+    def register(self, fd: int) -> None:
+        """Wake up for `fd` too; one that stays readable, or is at its end, keeps `wait` awake."""
+        self._fds.add(fd)
+        if self._poll is not None:
+            self._poll.register(fd, select.POLLIN)
+
+    def unregister(self, fd: int) -> None:
+        """Forget a registered descriptor."""
+        self._fds.remove(fd)
+        if self._poll is not None:
+            self._poll.unregister(fd)
+
+    def wait(self, seconds: float) -> List[int]:
+        """Wait at most so many seconds; returns which registered descriptors are readable."""
+        seconds = min(max(seconds, 0.0), 86400.0)
+        if self._poll is not None:
+            ready = [fd for fd, _ in self._poll.poll(seconds * 1000)]
+        else:
+            ready = select.select(self._fds, [], [], seconds)[0]
+        if self._waking in ready:
+            os.read(self._waking, 4096)
+            ready.remove(self._waking)
+        return ready
+
+    def close(self) -> None:
+        """Give the signals back to whoever had them."""
+        signal.set_wakeup_fd(self._old_fd)
+        signal.signal(signal.SIGCHLD, self._old_handler or signal.SIG_DFL)
+        os.close(self._waking)
+        os.close(self._written)
+
+
+class Runner:
+    """Runs commands, one after the other.
+
+    It sees to it that children inherit none of this process's descriptors above 2, and changes the
+    working folder at each run: so the paths it is given are absolute.
+
+    Args:
+        spool: the file to which the current run writes.
+        environ: what every command finds in its environment.
+        wait: sleeps for so many seconds, or until a signal (SIGCHLD above all) or an order comes.
+    """
+
+    def __init__(
+        self, spool: str, environ: Mapping[str, str], wait: Callable[[float], object]
+    ) -> None:
+        _let_nothing_be_inherited()
+        self._spool = os.path.abspath(spool)
+        self._environ = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
+        self._wait = wait
+        self._null = _above_stdio(os.open(os.devnull, os.O_RDONLY))
+        self._own_group: Dict[str, Any] = {"setsid": True}
+        self._output: Optional[_Output] = None
+        self._unkept: Optional[_Output] = None
+        self._leftovers: List[_Output] = []
+
+    def run(
+        self,
+        command: str,
+        *,
+        shell: str,
+        cwd: str,
+        variables: Mapping[str, str],
+        limits: Limits,
+        keep_as: str,
+        on_spawn: Callable[[int], None],
+        stop: Callable[[], Optional[str]],
+    ) -> Outcome:
+        """Run a command to its end.
+
+        Args:
+            command: the line for the shell.
+            shell: the path of a program that takes `-c` and a line.
+            cwd: the folder to run it in.
+            variables: added to its environment.
+            limits: see `Limits`.
+            keep_as: where its output is moved, if there is any; folders are made for it, but none
+                above what this path has in common with the spool's: a removed store stays removed.
+            on_spawn: called with the number of the process group, the shell's pid, once it runs.
+            stop: asked before the spawn and after each wait; if it gives a reason the job is ended.
+
+        Raises:
+            OSError: the output of the last run cannot be moved yet, or there is no file for that of
+                this one. Nothing was started. What `on_spawn`, `stop` or `wait` raise passes
+                through, after the group was killed.
+        """
+        self.keep()
+        reason = stop()
+        if reason is not None:
+            return Outcome(f"Ended by {reason}", None, reason)
+        output, lent = self._lend()
+        try:
+            pid = self._spawn(command, shell, cwd, variables, lent)
+        except _NotStartedError as error:
+            return Outcome(str(error), None, None)
+        finally:
+            os.close(lent)
+        child = _Child(pid)
+        output.assign(pid, keep_as, limits.max_output)
+        try:
+            deadline = monotonic() + (math.inf if limits.timeout is None else limits.timeout)
+            on_spawn(pid)
+            ended_by = self._watch(child, output, deadline, limits.kill_grace, stop)
+        except BaseException:
+            child.destroy()
+            self._output = None
+            output.discard()
+            raise
+        return self._finish(child, output, ended_by, limits.timeout)
+
+    def keep(self) -> None:
+        """Move the output of the last run to its place, if `Outcome.unkept` told that it is not.
+
+        Raises:
+            OSError: it still cannot be moved, as on a full disk.
+        """
+        output = self._unkept
+        if output is None:
+            return
+        output.move()
+        self._unkept = None
+        if not output.held:
+            output.close()
+            return
+        self._leftovers.append(output)
+        if len(self._leftovers) > _MAX_LEFTOVERS:
+            self._leftovers.pop(0).close()
+
+    def tend(self) -> None:
+        """Keep what earlier jobs' background processes print below its limit; to be called often.
+
+        While a job runs, `run` does it.
+        """
+        if self._unkept is not None:
+            self._unkept.trim()
+        for output in self._leftovers[:]:
+            output.held = output.is_held()
+            size = output.trim()
+            if not output.held:
+                self._leftovers.remove(output)
+                if size:
+                    output.close()
+                else:
+                    output.discard()
+
+    def close(self) -> None:
+        """Let go of everything; output that could not be kept stays in the spool."""
+        with contextlib.suppress(OSError):
+            self.keep()
+        if self._output is not None:
+            self._output.discard()
+        if self._unkept is not None:
+            self._leftovers.append(self._unkept)
+        for output in self._leftovers:
+            output.close()
+        self._output, self._unkept, self._leftovers = None, None, []
+        os.close(self._null)
+
+    def _lend(self) -> Tuple[_Output, int]:
+        """The file for the next run, which is empty, and a descriptor for the job."""
+        if self._output is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return self._output, self._output.lend()
+            # Removed together with the store.
+            self._output.close()
+            self._output = None
+        self._output = _Output(self._spool)
+        return self._output, self._output.lend()
+
+    def _spawn(
+        self, command: str, shell: str, cwd: str, variables: Mapping[str, str], lent: int
+    ) -> int:
+        try:
+            # What comes from a job is UTF-8 whatever the locale, other bytes being surrogates.
+            folder = cwd.encode("utf-8", "surrogateescape")
+            os.chdir(folder)
+        except (OSError, ValueError) as error:
+            raise _NotStartedError(f"Working folder {cwd}", error, _FOLDER_ERRORS) from error
+        # A signal that is ignored would stay ignored in all that a job starts.
+        options: Dict[str, Any] = {"setsigmask": [], "setsigdef": _EVERY_SIGNAL}
+        options["file_actions"] = [
+            (os.POSIX_SPAWN_DUP2, self._null, 0),
+            (os.POSIX_SPAWN_DUP2, lent, 1),
+            (os.POSIX_SPAWN_DUP2, lent, 2),
+        ]
+        try:
+            argv = [os.fsencode(shell), b"-c", command.encode("utf-8", "surrogateescape")]
+            environ = dict(self._environ)
+            for name, value in variables.items():
+                environ[os.fsencode(name)] = os.fsencode(value)
+            environ[b"PWD"] = folder
+            try:
+                return os.posix_spawn(shell, argv, environ, **options, **self._own_group)
+            except NotImplementedError:
+                # Python was built for an old C library. All promises hold without a session too.
+                self._own_group = {"setpgroup": 0}
+                return os.posix_spawn(shell, argv, environ, **options, **self._own_group)
+        except (OSError, ValueError) as error:
+            raise _NotStartedError(f"Shell {shell}", error, _SHELL_ERRORS) from error
+
+    def _watch(
+        self,
+        child: _Child,
+        output: _Output,
+        deadline: float,
+        kill_grace: float,
+        stop: Callable[[], Optional[str]],
+    ) -> Optional[str]:
+        """Wait until the job has ended, or end it; returns why it was made to end."""
+        # What has ended before its end was due has a result that counts, however late that is seen.
+        while not child.reap():
+            reason = stop()
+            if monotonic() >= deadline:
+                reason = TIMEOUT
+            if reason is not None:
+                self._end(child, output, kill_grace, stop)
+                return reason
+            output.trim()
+            self.tend()
+            looks = output.limit is not None or self._leftovers
+            self._wait(max(min(_LOOK if looks else _IDLE, deadline - monotonic()), 0))
+        return None
+
+    def _end(
+        self,
+        child: _Child,
+        output: _Output,
+        kill_grace: float,
+        stop: Callable[[], Optional[str]],
+    ) -> None:
+        """End the group: TERM, and when the time of grace is over KILL, until nobody is left."""
+        machine.signal_group(child.pid, signal.SIGTERM)
+        # One that is stopped gets to see TERM only once it continues.
+        machine.signal_group(child.pid, signal.SIGCONT)
+        kill_at = monotonic() + kill_grace
+        pause = _FIRST_PAUSE
+        while not child.reap() or machine.group_alive(child.pid):
+            if monotonic() >= kill_at:
+                machine.signal_group(child.pid, signal.SIGKILL)
+                # And again: a process of the same session may have joined the group since.
+                kill_at = monotonic() + _LOOK
+            self._wait(max(min(pause, kill_at - monotonic()), 0))
+            pause = min(pause * 2, _LOOK)
+            # It has its reason; but the caller may have to take note of what woke it.
+            stop()
+            output.trim()
+            self.tend()
+
+    def _finish(
+        self, child: _Child, output: _Output, ended_by: Optional[str], timeout: Optional[float]
+    ) -> Outcome:
+        # In this order: what is written before the last writer lets go shows in the size.
+        output.held = output.is_held()
+        size = output.trim()
+        error = _in_words(child.status, ended_by, timeout)
+        if error is not None and error not in _EXIT_CODES.values():
+            line = output.last_line(size)
+            error = f"{error}: {line}" if line else error
+        unkept = None
+        if size or output.held:
+            self._output, self._unkept = None, output
+            try:
+                self.keep()
+            except OSError as failure:
+                unkept = failure.strerror or str(failure)
+        exit_code = os.WEXITSTATUS(child.status) if os.WIFEXITED(child.status) else None
+        return Outcome(error, exit_code, ended_by, unkept)
+
+
+class _NotStartedError(Exception):
+    """The command could not be started, for a reason that lies in the job or the settings."""
+
+    def __init__(self, what: str, error: Exception, words: Mapping[int, str]) -> None:
+        number = error.errno if isinstance(error, OSError) and error.errno else 0
+        if number == errno.E2BIG:
+            super().__init__("Command and environment are longer than the system allows")
+        elif number in words:
+            super().__init__(f"{what} {words[number]}")
+        else:
+            super().__init__(f"{what}: {os.strerror(number) if number else error}")
+
+
+class _Child:
+    """The shell of a job, which leads its process group; `status` is what waitpid tells of it."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status = 0
+        self._ended = False
+
+    def reap(self) -> bool:
+        """Whether it has ended."""
+        if not self._ended:
+            pid, self.status = os.waitpid(self.pid, os.WNOHANG)
+            self._ended = pid != 0
+        return self._ended
+
+    def destroy(self) -> None:
+        """End the group at once."""
+        machine.signal_group(self.pid, signal.SIGKILL)
+        if not self._ended:
+            os.waitpid(self.pid, 0)
+
+
+class _Output:
+    """The file to which a job writes, by a descriptor that no job has.
+
+    It does not append, unlike those that are lent: a job goes on at the end of what `trim` leaves.
+
+    Attributes:
+        limit: the most bytes that it may keep.
+        held: whether, when it was last asked, somebody could still write to it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.limit: Optional[int] = None
+        self.held = False
+        self._path = self._target = path
+        self._group = 0
+        self._cut = 0  # bytes taken out so far
+        self._marker = 0  # bytes of the line in the file that tells so
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        self._fd = _above_stdio(os.open(path, flags, 0o600))
+
+    def lend(self) -> int:
+        """Open it for a job, and lock it until everybody who inherits this has closed it."""
+        fd = _above_stdio(os.open(self._path, os.O_WRONLY | os.O_APPEND))
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        return fd
+
+    def assign(self, group: int, target: str, limit: Optional[int]) -> None:
+        """Say whose output it is now, where that goes, and how much of it is kept."""
+        self._group, self._target, self.limit = group, target, limit
+
+    def is_held(self) -> bool:
+        """Whether somebody can still write to it."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            # A file system without locks.
+            return machine.group_alive(self._group)
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return False
+
+    def trim(self) -> int:
+        """Return its size; if that is over the limit, first take out the middle.
+
+        A quarter of the limit is left at the beginning and at the end. The job writes meanwhile:
+        what it adds is taken along, until there is nothing or too much of it. What it writes in
+        the microseconds between the last look and the cut is lost, uncounted.
+        """
+        size = os.fstat(self._fd).st_size
+        if self.limit is None or size <= self.limit:
+            return size
+        quarter = self.limit // 4
+        room = min(_MARKER, self.limit - 2 * quarter)
+        try:
+            copied, end = size, self._copy(size - quarter, size, quarter + room)
+            for _ in range(_CATCH_UPS):
+                size = os.fstat(self._fd).st_size
+                if size <= copied or end + size - copied > 3 * quarter:
+                    break
+                copied, end = size, self._copy(copied, size, end)
+            os.ftruncate(self._fd, end)
+            self._cut += size - self._marker - (end - room)
+            self._marker = room
+            text = f"\n--- {self._cut} bytes cut by queuectl ".ljust(_MARKER - 1, "-") + "\n"
+            os.pwrite(self._fd, text.encode()[:room], quarter)
+        except OSError:
+            # No room to copy to, or a bad disk: the job goes on, and only the beginning is left.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, quarter)
+                self._cut += max(size - self._marker - quarter, 0)
+                self._marker = 0
+        return os.fstat(self._fd).st_size
+
+    def _copy(self, start: int, end: int, to: int) -> int:
+        """Move bytes nearer to the beginning, a chunk at a time; returns where they end."""
+        while start < end:
+            written = os.pwrite(self._fd, os.pread(self._fd, min(_CHUNK, end - start), start), to)
+            if not written:
+                break
+            start, to = start + written, to + written
+        return to
+
+    def move(self) -> None:
+        """Give it its place; nothing happens if it was removed, as it is with its store."""
+        target = os.path.abspath(self._target)
+        try:
+            os.rename(self._path, target)
+        except FileNotFoundError:
+            if not os.path.lexists(self._path):
+                return
+            _make_folders(os.path.dirname(target), os.path.commonpath([self._path, target]))
+            os.rename(self._path, target)
+        self._path = target
+
+    def last_line(self, size: int) -> str:
+        """The last line that is not blank, without what is blank at its ends; cut if it is long."""
+        tail = os.pread(self._fd, _TAIL, max(size - _TAIL, 0))
+        if size > _TAIL:
+            # It may begin within a character of several bytes.
+            tail = tail.lstrip(bytes(range(0x80, 0xC0)))
+        for line in reversed(tail.split(b"\n")):
+            text = line.decode("utf-8", "surrogateescape").strip()
+            if text:
+                return text if len(text) <= _LINE else text[: _LINE - 1] + "…"
+        return ""
+
+    def close(self) -> None:
+        """Leave it as it is."""
+        os.close(self._fd)
+
+    def discard(self) -> None:
+        """Remove it."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+        self.close()
+
+
+def _in_words(status: int, ended_by: Optional[str], timeout: Optional[float]) -> Optional[str]:
+    """What went wrong with a shell that ended with this status."""
+    if ended_by == TIMEOUT and timeout is not None:
+        return f"Timed out after {format_duration(timeout)}"
+    if ended_by is not None:
+        return f"Ended by {ended_by}"
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            return f"Killed by signal {number} ({signal.Signals(number).name})"
+        except ValueError:
+            return f"Killed by signal {number}"
+    code = os.WEXITSTATUS(status)
+    return _EXIT_CODES.get(code, f"Exit code {code}") if code else None
+
+
+def _make_folders(folder: str, top: str) -> None:
+    """Make a folder and those that it lacks above it; `top`, which is one of them, must exist."""
+    if folder != top:
+        _make_folders(os.path.dirname(folder), top)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+
+
+def _above_stdio(fd: int) -> int:
+    """Move a descriptor out of the way of a job's 0 to 2, which may have been free to take."""
+    if fd > 2:
+        return fd
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
+
+
+def _let_nothing_be_inherited() -> None:
+    """Keep from jobs what our own parent left open, such as the lock of `flock -n 9`."""
+    fds: Sequence[int] = range(1024)
+    with contextlib.suppress(OSError):
+        fds = [int(name) for name in os.listdir("/dev/fd")]
+    for fd in fds:
+        if fd > 2:
+            # The descriptor of the listing itself is among them.
+            with contextlib.suppress(OSError):
+                os.set_inheritable(fd, False)

@@ -1,0 +1,220 @@
+"""The store contract: what a place that keeps jobs must do, and nothing about how.
+
+A store keeps jobs and hands them out atomically; every rule about them is in `job` and `manager`. Each method that
+changes something is one commit: whole or absent, also after a crash. Methods that acknowledge something to a user
+(`add`, `save` with `durable`, `remove`, `configure`) return only once the disk holds it. All may raise StoreError,
+DamagedError and StoreLockedError. `queuectl.testing` holds the suite that every store must pass.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+
+from queuectl.job import Job
+
+Notice = Callable[[str], None]
+
+
+class Counts(NamedTuple):
+    """How many jobs the store holds in each state; `delayed` is the part of `pending` that has a `run_at`."""
+
+    pending: int = 0
+    processing: int = 0
+    completed: int = 0
+    failed: int = 0
+    dead: int = 0
+    cancelled: int = 0
+    delayed: int = 0
+
+    @property
+    def total(self) -> int:
+        """All jobs in the store."""
+        return sum(self) - self.delayed
+
+
+class Member(NamedTuple):
+    """A worker or supervisor that takes part in the store, and what it is running.
+
+    Attributes:
+        id: unique for good.
+        role: `worker` or `supervisor`.
+        name: what people see, such as `Worker-1`.
+        pid: its process, on `host`.
+        host: the machine's name.
+        started_at: when it enrolled, as UTC text.
+        supervisor: the id of the supervisor it belongs to; its own if it is one.
+        job: the id of the job that it has claimed, if any.
+        run: that job's run.
+        group: the process group of the job's command, once spawned.
+        born: when the leader of that group started, in the kernel's own terms.
+        boot: which boot of the machine `born` belongs to.
+    """
+
+    id: str
+    role: str
+    name: str
+    pid: int
+    host: str
+    started_at: str
+    supervisor: str
+    job: Optional[str] = None
+    run: int = 0
+    group: Optional[int] = None
+    born: Optional[str] = None
+    boot: Optional[str] = None
+
+
+class Lost(NamedTuple):
+    """A worker that died, and the job that it still holds, if it holds one."""
+
+    member: Member
+    job: Optional[Job]
+
+
+class Store(abc.ABC):
+    """Keeps jobs, settings, output and the list of those who work on them."""
+
+    url: str
+    """Where the store is, in a form that opens it again from anywhere."""
+
+    @abc.abstractmethod
+    def add(self, jobs: Sequence[Job], given_ids: Sequence[str] = ()) -> List[Job]:
+        """Add new jobs, all or none, and return them with their `seq`; raises DuplicateIdError.
+
+        `given_ids` are those that a user chose, so that a job may have one already; it costs a look at all jobs.
+        """
+
+    @abc.abstractmethod
+    def get(self, job_id: str) -> Optional[Job]:
+        """Return the job of this id as it stands now, or nothing."""
+
+    @abc.abstractmethod
+    def find(self, prefix: str, limit: int) -> List[str]:
+        """Return up to `limit` ids that begin with `prefix`."""
+
+    @abc.abstractmethod
+    def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
+        """Yield the jobs in these states from one consistent snapshot, newest first."""
+
+    @abc.abstractmethod
+    def counts(self) -> Counts:
+        """Return the counts, at a cost that does not depend on how many jobs there are."""
+
+    @abc.abstractmethod
+    def claim(
+        self, worker: str, now: float, horizon: float, done: Optional[Job] = None
+    ) -> Optional[Job]:
+        """Claim the oldest job that is due and, in the same commit, save `done`.
+
+        A failed job is due at its `run_at`, or if that lies more than `horizon` seconds ahead, as it does after the
+        clock stepped back. Raises ClaimLostError, having claimed nothing, if the claim of `done` is over.
+        """
+
+    @abc.abstractmethod
+    def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
+        """Save changed jobs, all or none; raises ConflictError if one is not the successor of what the store holds.
+
+        For a job that was processing, also its claim must be the one that the store holds: else ClaimLostError.
+        """
+
+    @abc.abstractmethod
+    def remove(self, jobs: Sequence[Job]) -> None:
+        """Remove these jobs and their output, all or none; raises ConflictError if one has changed."""
+
+    @abc.abstractmethod
+    def next_due(self) -> Optional[float]:
+        """Return when the next retry or delayed job known since the last `claim` falls due."""
+
+    @abc.abstractmethod
+    def claimable(self, now: float, horizon: float) -> bool:
+        """Tell whether `claim` would find a job."""
+
+    @abc.abstractmethod
+    def listen(self) -> int:
+        """Return a descriptor that is readable once jobs may have become claimable or a stop is asked for.
+
+        Only an enrolled supervisor listens.
+        """
+
+    @abc.abstractmethod
+    def hear(self) -> int:
+        """Take in what made the descriptor of `listen` readable; return how many jobs may have come."""
+
+    @abc.abstractmethod
+    def after_fork(self) -> None:
+        """In a forked child: let go of what is the parent's, and open anew what cannot be shared."""
+
+    @abc.abstractmethod
+    def enroll(self, member: Member) -> None:
+        """Join: from now on this process counts as alive until it ends or leaves."""
+
+    @abc.abstractmethod
+    def note(self, member: Member) -> None:
+        """Write down what an enrolled member is running now."""
+
+    @abc.abstractmethod
+    def leave(self, member_id: str) -> None:
+        """Take an enrolled member of this process out again."""
+
+    @abc.abstractmethod
+    def members(self, role: str) -> List[Member]:
+        """Return the living members of this role, oldest first."""
+
+    @abc.abstractmethod
+    def lost(self, thorough: bool = False) -> List[Lost]:
+        """Return workers that died; each is the caller's alone until it calls `bury` or ends.
+
+        `thorough` also finds jobs whose worker left no trace, as after a power failure, at the cost of a full read.
+        """
+
+    @abc.abstractmethod
+    def bury(self, lost: Lost) -> None:
+        """Remove what a dead worker left behind, keeping the output of its last run."""
+
+    @abc.abstractmethod
+    def ask_to_stop(self, member_id: str, force: bool) -> bool:
+        """Ask a supervisor to stop; returns whether it could be asked."""
+
+    @abc.abstractmethod
+    def stop_asked(self) -> Optional[bool]:
+        """Return nothing while nobody asked this supervisor to stop, else whether by force."""
+
+    @abc.abstractmethod
+    def settings(self) -> Dict[str, str]:
+        """Return the stored settings, by name, as text."""
+
+    @abc.abstractmethod
+    def configure(self, changes: Dict[str, Optional[str]]) -> None:
+        """Store settings; nothing as a value takes one out."""
+
+    @abc.abstractmethod
+    def spool(self, worker: str) -> str:
+        """Return the path of the file into which a worker's current run writes its output."""
+
+    @abc.abstractmethod
+    def kept_output(self, job_id: str, run: int) -> str:
+        """Return the path to which the output of an ended run is moved, if it has any."""
+
+    @abc.abstractmethod
+    def sync(self) -> None:
+        """Return once the disk holds everything that was committed; raises OutcomeUnknownError."""
+
+    @abc.abstractmethod
+    def tend(self) -> None:
+        """Do the housekeeping that takes no time; called a few times a second by every supervisor.
+
+        Raises StoreGoneError if the store was removed.
+        """
+
+    @abc.abstractmethod
+    def rewrite_due(self) -> bool:
+        """Tell whether `rewrite` is worth its while."""
+
+    @abc.abstractmethod
+    def rewrite(self) -> bool:
+        """Do the housekeeping that takes long, beside everybody else's work; return whether there was any."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of everything this process holds of the store."""

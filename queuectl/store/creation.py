@@ -1,0 +1,85 @@
+"""Making a file store where there is none, and refusing to where one seems to have been damaged.
+
+A store exists once its job file does, which appears under its name as a whole. So a crash in the middle leaves either
+no store or a new one; and a folder that holds anything else of a store but no job file has lost it.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+from queuectl import clock, machine
+from queuectl.errors import DamagedError, NoStoreError, StoreError
+from queuectl.store.base import Notice
+from queuectl.store.folder import StoreFolder
+from queuectl.store.journal import commit_line, header_line
+from queuectl.store.lock import StoreLock
+from queuectl.store.settings_file import replace_file
+from zlib import crc32
+
+EMPTY_COUNTS = {
+    "pending": 0,
+    "processing": 0,
+    "completed": 0,
+    "failed": 0,
+    "dead": 0,
+    "cancelled": 0,
+    "delayed": 0,
+}
+
+
+def open_folder(folder: StoreFolder, lock: StoreLock, create: bool, notice: Notice) -> None:
+    """Make sure that there is a store in the folder which may be used.
+
+    Args:
+        folder: where.
+        lock: its lock.
+        create: whether to make one.
+        notice: told if one was made.
+
+    Raises:
+        NoStoreError: there is none, and none is to be made.
+        StoreError: it may not be used, or cannot be made.
+        DamagedError: its job file is missing.
+    """
+    try:
+        folder.check_trust()
+        if os.path.exists(folder.job_file):
+            return
+        _refuse_remains(folder)
+    except FileNotFoundError:
+        pass
+    if not create:
+        raise NoStoreError(folder.path)
+    folder.make()
+    folder.check_trust()
+    with lock:
+        if os.path.exists(folder.job_file):
+            return
+        _refuse_remains(folder)
+        _make(folder)
+    notice(f"created store {folder.path}")
+
+
+def _refuse_remains(folder: StoreFolder) -> None:
+    try:
+        remains = folder.has_remains()
+    except PermissionError as error:
+        raise StoreError(f"cannot open the store {folder.path}: {error.strerror}") from error
+    if remains is not None:
+        raise DamagedError(folder.job_file, 0, f"the job file is missing beside {remains}")
+
+
+def _make(folder: StoreFolder) -> None:
+    header = header_line(
+        {
+            "store": uuid.uuid4().hex,
+            "created_at": clock.to_iso(clock.now()),
+            "history": None,
+            "totals": {"enqueued": 0, "purged": 0},
+        }
+    )
+    meta = {"seq": 0, "purged": 0, "lines": 0, "counts": EMPTY_COUNTS}
+    replace_file(folder.job_file, header + commit_line(0, meta, crc32(header)))
+    replace_file(folder.boot, machine.boot_id().encode() + b"\n")

@@ -1,0 +1,305 @@
+"""The default store: a job file in a folder, with settings, output and members beside it.
+
+This module keeps the promises of the contract; `jobfile` those of the file. A claim is the commit of a line that says
+`processing` and names the worker; it holds until a later line of that job. A result is accepted if the line that it
+follows from is still the newest, so of two results of one claim, or of one that is over, only the first counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import replace
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+
+from queuectl import clock, job as rules
+from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError, StoreGoneError
+from queuectl.job import Job, JobState
+from queuectl.store import creation, settings_file
+from queuectl.store.base import Counts, Lost, Member, Notice, Store
+from queuectl.store.folder import StoreFolder
+from queuectl.store.jobfile import JobFile, Lines
+from queuectl.store.journal import failure
+from queuectl.store.lock import StoreLock
+from queuectl.store.members import Members
+from queuectl.store.record import from_line, purged_line, to_line
+from queuectl.store.rewrite import is_worthwhile, rewrite
+
+_SYNC_INTERVAL = 0.5
+
+
+class FileStore(Store):
+    """A store in a folder.
+
+    Args:
+        path: the folder, absolute.
+        create: whether to make the store where there is none.
+        notice: told, in one line each, what a user should know: a store that was made, a torn tail that was cut.
+
+    Raises:
+        NoStoreError: there is none, and none is to be made.
+        StoreError: it may not be used, or needs a newer QueueCTL.
+        DamagedError: it is not what was written.
+    """
+
+    def __init__(self, path: str, create: bool = True, notice: Notice = lambda text: None) -> None:
+        self.url = path
+        self._folder = StoreFolder(path)
+        self._lock = StoreLock(self._folder.lock)
+        self._notice = notice
+        creation.open_folder(self._folder, self._lock, create, notice)
+        self._file = JobFile(self._folder, self._lock, notice)
+        self._members = Members(self._folder.workers)
+        self._settings: Dict[str, str] = {}
+        self._settings_version: Optional[Tuple[int, int, int]] = None
+        self._claimed: Optional[Tuple[int, Job]] = None
+        self._synced_state: Optional[Tuple[Tuple[int, int], int]] = None
+        self._synced_at = 0.0
+
+    def close(self) -> None:
+        self._file.close()
+        self._lock.close()
+        self._members.forget()
+
+    def add(self, jobs: Sequence[Job], given_ids: Sequence[str] = ()) -> List[Job]:
+        def write(lines: Lines) -> List[Job]:
+            taken = next((job_id for job_id, line in lines.items() if line is not None), None)
+            if taken is not None:
+                raise DuplicateIdError(taken.decode())
+            first = self._file.journal.meta["seq"] + 1
+            added = [replace(job, seq=first + number) for number, job in enumerate(jobs)]
+            self._file.append([to_line(job) for job in added], [None] * len(added), added)
+            return added
+
+        if given_ids:
+            added = self._file.writing_newest(given_ids, write)
+        else:
+            with self._file.writing():
+                added = write({})
+        self._members.tell_news(len(added))
+        self._file.sync()
+        return added
+
+    def get(self, job_id: str) -> Optional[Job]:
+        return self._file.read(lambda snapshot: snapshot.get(job_id))
+
+    def find(self, prefix: str, limit: int) -> List[str]:
+        return self._file.read(lambda snapshot: snapshot.find(prefix, limit))
+
+    def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
+        return self._file.read(lambda snapshot: snapshot.select(states, limit))
+
+    def counts(self) -> Counts:
+        return Counts(**self._file.tail().meta["counts"])
+
+    def claim(
+        self, worker: str, now: float, horizon: float, done: Optional[Job] = None
+    ) -> Optional[Job]:
+        self._file.load_index()
+        self._file.follow()
+        if done is None and self._next(now, horizon) is None:
+            return None
+        with self._file.writing():
+            lines: List[bytes] = []
+            before: List[Optional[Job]] = []
+            after: List[Optional[Job]] = []
+            if done is not None:
+                before.append(self._require_claim(done))
+                after.append(done)
+                lines.append(to_line(done))
+            claimed = None
+            offset = self._next(now, horizon)
+            if offset is not None:
+                waiting = from_line(self._file.journal.line_at(offset))
+                claimed = rules.claim(waiting, worker, now)
+                before.append(waiting)
+                after.append(claimed)
+                lines.append(to_line(claimed))
+            if lines:
+                self._file.append(lines, before, after)
+            self._claimed = None
+            if claimed is not None:
+                index = self._file.load_index()
+                self._claimed = (index.processing[claimed.seq], claimed)
+        if done is not None and done.waits:
+            self._members.tell_news(1)
+        return claimed
+
+    def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
+        def write(lines: Lines) -> None:
+            before = [self._require_successor(job, lines[job.id.encode()]) for job in jobs]
+            self._file.append([to_line(job) for job in jobs], before, jobs)
+
+        self._file.writing_newest([job.id for job in jobs], write)
+        self._members.tell_news(sum(job.waits for job in jobs))
+        if durable:
+            self._file.sync()
+
+    def remove(self, jobs: Sequence[Job]) -> None:
+        def write(lines: Lines) -> None:
+            for job in jobs:
+                self._require_successor(replace(job, rev=job.rev + 1), lines[job.id.encode()])
+            self._file.append([purged_line(job) for job in jobs], jobs, [None] * len(jobs))
+
+        self._file.writing_newest([job.id for job in jobs], write)
+        for job in jobs:
+            for run in range(1, job.runs + 1):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.kept_output(job.id, run))
+        self._file.sync()
+
+    def next_due(self) -> Optional[float]:
+        return self._file.load_index().next_due()
+
+    def claimable(self, now: float, horizon: float) -> bool:
+        self._file.reopen_if_replaced()
+        self._file.load_index()
+        self._file.follow()
+        return self._next(now, horizon) is not None
+
+    def listen(self) -> int:
+        return self._members.listen()
+
+    def hear(self) -> int:
+        return self._members.hear()
+
+    def after_fork(self) -> None:
+        self._members.forget()
+        self._lock.close()
+
+    def enroll(self, member: Member) -> None:
+        self._require_present()
+        with self._lock:
+            try:
+                self._members.join(member)
+            except OSError as error:
+                raise failure("join", self._folder.workers, error) from error
+
+    def note(self, member: Member) -> None:
+        self._members.note(member)
+
+    def leave(self, member_id: str) -> None:
+        with self._lock:
+            self._members.leave(member_id)
+
+    def members(self, role: str) -> List[Member]:
+        return [member for member in self._members.living() if member.role == role]
+
+    def lost(self, thorough: bool = False) -> List[Lost]:
+        found: List[Lost] = []
+        if thorough or self._members.has_dead():
+            with self._lock:
+                dead = list(self._members.take_dead())
+            for member_id in dead:
+                member = self._members.read(member_id) or _unknown(member_id)
+                found.append(
+                    Lost(member, self._file.read(lambda snapshot: snapshot.claimed_by(member.id)))
+                )
+        if thorough:
+            known = {lost.member.id for lost in found} | {
+                member.id for member in self._members.living()
+            }
+            for job in self.select([JobState.PROCESSING]):
+                if job.worker is not None and job.worker not in known:
+                    found.append(Lost(_unknown(job.worker), job))
+        return found
+
+    def bury(self, lost: Lost) -> None:
+        member = lost.member
+        spool = self.spool(member.id)
+        with contextlib.suppress(FileNotFoundError):
+            if member.job is not None and os.stat(spool).st_size > 0:
+                kept = self.kept_output(member.job, member.run)
+                if not os.path.exists(kept):
+                    os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+                    os.rename(spool, kept)
+        with self._lock:
+            self._members.drop_dead(member.id)
+
+    def ask_to_stop(self, member_id: str, force: bool) -> bool:
+        return self._members.ask_to_stop(member_id, force)
+
+    def stop_asked(self) -> Optional[bool]:
+        return self._members.stop_asked
+
+    def settings(self) -> Dict[str, str]:
+        try:
+            status = os.stat(self._folder.settings)
+        except OSError:
+            status = None
+        version = None if status is None else (status.st_ino, status.st_mtime_ns, status.st_size)
+        if version is None or version != self._settings_version:
+            self._settings = settings_file.read(self._folder.settings)
+            self._settings_version = version
+        return self._settings
+
+    def configure(self, changes: Dict[str, Optional[str]]) -> None:
+        self._require_present()
+        with self._lock:
+            stored = {**self.settings(), **changes}
+            settings_file.write(
+                self._folder.settings,
+                {name: text for name, text in stored.items() if text is not None},
+            )
+
+    def spool(self, worker: str) -> str:
+        return self._members.path(worker, "out")
+
+    def kept_output(self, job_id: str, run: int) -> str:
+        return self._folder.log(job_id, run)
+
+    def sync(self) -> None:
+        self._file.reopen_if_replaced()
+        self._file.sync()
+
+    def tend(self) -> None:
+        self._file.reopen_if_replaced()
+        now = time.monotonic()
+        if now >= self._synced_at + _SYNC_INTERVAL:
+            self._synced_at = now
+            state = (self._file.journal.inode, os.fstat(self._file.journal.fd).st_size)
+            if state != self._synced_state:
+                self._file.sync()
+                self._synced_state = state
+
+    def rewrite_due(self) -> bool:
+        return is_worthwhile(self._file.tail(), self._file.journal.header)
+
+    def rewrite(self) -> bool:
+        return rewrite(self._folder, self._lock, self._file.cut_tail)
+
+    def _next(self, now: float, horizon: float) -> Optional[int]:
+        return self._file.load_index().next(now, horizon)
+
+    def _require_claim(self, done: Job) -> Job:
+        """Return the claimed job that `done` follows from, if that claim is still the newest line."""
+        offset = self._file.load_index().processing.get(done.seq)
+        if offset is None:
+            raise ClaimLostError(done.id)
+        if self._claimed is not None and self._claimed[0] == offset:
+            current = self._claimed[1]
+        else:
+            current = from_line(self._file.journal.line_at(offset))
+        if current.runs != done.runs:
+            raise ClaimLostError(done.id)
+        if current.rev + 1 != done.rev:
+            raise ConflictError(done.id)
+        return current
+
+    def _require_successor(self, job: Job, line: Optional[bytes]) -> Job:
+        current = None if line is None else from_line(line)
+        if current is None or current.rev + 1 != job.rev:
+            over = (
+                current is None or current.runs != job.runs or current.state != JobState.PROCESSING
+            )
+            raise ClaimLostError(job.id) if over and job.runs else ConflictError(job.id)
+        return current
+
+    def _require_present(self) -> None:
+        if not os.path.exists(self._folder.job_file):
+            raise StoreGoneError(f"store {self._folder.path} was removed while in use")
+
+
+def _unknown(worker: str) -> Member:
+    return Member(worker, "worker", worker, 0, "", clock.to_iso(0), "")

@@ -1,0 +1,137 @@
+"""The folder of a file store: where it is, what its files are called, and whether it may be trusted.
+
+Commands run what the store says, so a store that somebody else could have written is refused: the folder must belong
+to the caller, and nobody else may write to it. Everything in it is made 0600 or 0700 when it is opened, never by a
+umask, which the jobs would inherit.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Optional
+from zlib import crc32
+
+from queuectl.errors import StoreError
+
+NAME = "queuectl_data"
+
+
+def find_folder(start: str, home: str) -> str:
+    """Choose the store for a command that was not told one: the nearest `queuectl_data` from `start` upward.
+
+    The search ends at `home`, at the border of the file system, and at a folder of another owner.
+
+    Args:
+        start: the absolute path of the current folder.
+        home: the user's home folder.
+
+    Returns:
+        An absolute path; that of `queuectl_data` in `start` if there is none yet.
+    """
+    here = os.stat(start)
+    folder = start
+    while True:
+        path = os.path.join(folder, NAME)
+        if os.path.isdir(path):
+            return path
+        parent = os.path.dirname(folder)
+        if parent == folder or os.path.realpath(folder) == os.path.realpath(home):
+            break
+        above = os.stat(parent)
+        if above.st_dev != here.st_dev or above.st_uid != here.st_uid:
+            break
+        folder = parent
+    return os.path.join(start, NAME)
+
+
+class StoreFolder:
+    """The paths of a file store.
+
+    Args:
+        path: the folder, absolute.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.job_file = os.path.join(path, "jobs.jsonl")
+        self.lock = os.path.join(path, "jobs.lock")
+        self.settings = os.path.join(path, "settings.json")
+        self.workers = os.path.join(path, "workers")
+        self.logs = os.path.join(path, "logs")
+        self.boot = os.path.join(path, "jobs.boot")
+        self.unsynced = os.path.join(path, "jobs.unsynced")
+        self.rewrite_lock = os.path.join(path, "rewrite.lock")
+        self.rewritten = os.path.join(path, "jobs.jsonl.new")
+
+    def history(self, generation: int) -> str:
+        """The name of a generation's history file, within the folder."""
+        return f"history-{generation}.jsonl"
+
+    def log(self, job_id: str, run: int) -> str:
+        """Where the output of a run is kept; spread over 256 folders, so that none grows too large."""
+        return os.path.join(
+            self.logs, f"{crc32(job_id.encode()) & 0xFF:02x}", f"{job_id}.{run}.log"
+        )
+
+    def torn(self, moment: str) -> str:
+        """A name, not used yet, for the file that keeps what is cut off the job file."""
+        base = os.path.join(self.path, f"torn-{moment.replace(':', '')}")
+        path, number = f"{base}.jsonl", 1
+        while os.path.exists(path):
+            number += 1
+            path = f"{base}-{number}.jsonl"
+        return path
+
+    def has_remains(self) -> Optional[str]:
+        """Name a file that only a store has, if the folder holds one beside the job file."""
+        for name in sorted(os.listdir(self.path)):
+            if name in ("settings.json", "workers", "logs", "jobs.boot") or name.startswith(
+                "history-"
+            ):
+                return name
+        return None
+
+    def check_trust(self) -> None:
+        """Refuse a folder that others own or can write.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            StoreError: it is not a folder, or not the caller's alone.
+        """
+        try:
+            status = os.stat(self.path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreError(f"cannot open the store {self.path}: {error.strerror}") from error
+        if not stat.S_ISDIR(status.st_mode):
+            raise StoreError(f"cannot open the store {self.path}: it is not a folder")
+        if status.st_uid != os.geteuid():
+            raise StoreError(f"store {self.path} belongs to {_user(status.st_uid)}: use your own")
+        if status.st_mode & 0o022:
+            raise StoreError(f"store {self.path} can be written by others: chmod go-w {self.path}")
+
+    def make(self) -> bool:
+        """Make the folder where it is missing; tell whether it was.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        try:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            os.mkdir(self.path, 0o700)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise StoreError(f"cannot make the store {self.path}: {error.strerror}") from error
+        return True
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"

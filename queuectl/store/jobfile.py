@@ -1,0 +1,350 @@
+"""The job file of a file store, as its readers and writers use it: the journal, under the rules of the store.
+
+How a commit works: take the lock; reopen the job file if it was replaced; read what others appended; cut a torn tail;
+decide; append with one write; release; and, where a user was promised durability, fsync. What a death in between does:
+
+- before the write: nothing happened; in the write: a torn tail is left, which the next writer cuts;
+- after the write, before the fsync: the kernel has it, so only a loss of power can undo it, and nothing was
+  acknowledged yet.
+
+A loss of power may leave holes in what was not yet synced. So the first writer of each boot of the machine checks the
+whole file, and takes everything from the first bad byte on for a torn tail. A failed fsync means that the kernel may
+have dropped what it was given, and that a second one would succeed without meaning anything: a mark is left, and the
+next writer copies the file to a new one before it adds to it. Any other bad byte is damage.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, TypeVar
+
+from queuectl import clock, machine
+from queuectl.errors import DamagedError, OutcomeUnknownError, StoreError, StoreGoneError
+from queuectl.job import Job, JobState
+from queuectl.store.base import Notice
+from queuectl.store.folder import StoreFolder
+from queuectl.store.index import Index
+from queuectl.store.journal import Commit, Journal, copy_range, failure, sync_data, sync_folder
+from queuectl.store.lock import StoreLock
+from queuectl.store.record import head
+from queuectl.store.settings_file import replace_file
+from queuectl.store.snapshot import Snapshot, none_if_purged
+
+T = TypeVar("T")
+Lines = Dict[bytes, Optional[bytes]]
+"""The newest line of some ids, or nothing where no job has the id."""
+
+
+class JobFile:
+    """The job file, opened.
+
+    Args:
+        folder: the store's folder, which must hold one.
+        lock: the store's lock.
+        notice: told what was cut off.
+
+    Attributes:
+        index: which jobs can be claimed; kept only by those who asked for it with `load_index`.
+    """
+
+    def __init__(self, folder: StoreFolder, lock: StoreLock, notice: Notice) -> None:
+        self._folder = folder
+        self._lock = lock
+        self._notice = notice
+        self.index: Optional[Index] = None
+        self._watched: Optional[Lines] = None
+        self._boot_checked = False
+        self._folder_synced = False
+        self.journal = self._open()
+
+    def close(self) -> None:
+        """Close it."""
+        self.journal.close()
+
+    def read(self, look: Callable[[Snapshot], T]) -> T:
+        """Look at all jobs as of the last commit. Takes no lock, unless what it reads seems damaged.
+
+        Raises:
+            DamagedError: it is damaged.
+        """
+        try:
+            return look(self._snapshot())
+        except DamagedError:
+            # It may have been read while a writer cut a torn tail, or await the check of the first writer.
+            with self._lock_to_confirm():
+                return look(self._snapshot())
+
+    def tail(self) -> Commit:
+        """Return the last commit, at a cost that does not depend on the size of the file."""
+        self.reopen_if_replaced()
+        try:
+            return self.journal.tail()
+        except DamagedError:
+            with self._lock_to_confirm():
+                return self.journal.tail()
+
+    def load_index(self) -> Index:
+        """Read the whole file into an index, and keep that up to date from now on."""
+        if self.index is None:
+            self.index = Index()
+            self.journal.rewind()
+            self.follow()
+        return self.index
+
+    def follow(self) -> int:
+        """Read what was committed since the last look; return how many bytes follow the last commit."""
+        try:
+            return self._follow()
+        except DamagedError:
+            with self._lock_to_confirm():
+                self._start_over()
+                return self._follow()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the lock, having read everything, so that `append` may follow.
+
+        Raises:
+            StoreGoneError: the store was removed.
+        """
+        while True:
+            with self._lock:
+                if self._catch_up():
+                    yield
+                    return
+            # The file was replaced: a large one is read again without keeping everybody else waiting.
+            self.follow()
+
+    def writing_newest(self, job_ids: Sequence[str], write: Callable[[Lines], T]) -> T:
+        """Call `write` under the lock with the newest lines of these ids, so that `append` may follow.
+
+        The store is scanned for them before the lock is taken; under it only what came since is looked at.
+        """
+        while True:
+            lines = self.read(lambda snapshot: self._look_up(snapshot, job_ids))
+            with self._lock:
+                self._watched = lines
+                try:
+                    if self._catch_up():
+                        return write(lines)
+                finally:
+                    self._watched = None
+
+    def append(
+        self,
+        lines: Sequence[bytes],
+        before: Sequence[Optional[Job]],
+        after: Sequence[Optional[Job]],
+    ) -> None:
+        """Commit the lines of changed jobs. Only while `writing`.
+
+        Args:
+            lines: one for each job.
+            before: the jobs as they were; nothing for a new one.
+            after: the jobs as they are; nothing for one that was purged.
+        """
+        old = self.journal.meta
+        counts = dict(old["counts"])
+        seq, purged = old["seq"], old["purged"]
+        for was, now in zip(before, after):
+            if was is None:
+                seq += 1
+            else:
+                _count(counts, was, -1)
+            if now is None:
+                purged += 1
+            else:
+                _count(counts, now, 1)
+        meta = {"seq": seq, "purged": purged, "lines": old["lines"] + len(lines), "counts": counts}
+        try:
+            offset = self.journal.append(lines, meta)
+        except FileNotFoundError as error:
+            raise self._gone() from error
+        if self.index is not None:
+            for line in lines:
+                self._visit(offset, line)
+                offset += len(line) + 1
+
+    def sync(self) -> None:
+        """Wait until the disk holds what this process committed.
+
+        Raises:
+            OutcomeUnknownError: it does not say so. The next writer is told not to trust the file.
+        """
+        try:
+            self.journal.sync()
+            if not self._folder_synced:
+                sync_folder(self._folder.path)
+                self._folder_synced = True
+        except (OutcomeUnknownError, OSError) as error:
+            self._mark_unsynced()
+            if isinstance(error, OutcomeUnknownError):
+                raise
+            raise OutcomeUnknownError(
+                f"the disk did not confirm the change, so its outcome is unknown: {self._folder.path}: "
+                f"{error.strerror}"
+            ) from error
+
+    def reopen_if_replaced(self) -> bool:
+        """Open the file anew if another one has taken its place.
+
+        Raises:
+            StoreGoneError: it is gone, or belongs to a store that was made anew.
+        """
+        try:
+            status = os.stat(self._folder.job_file)
+        except FileNotFoundError as error:
+            raise self._gone() from error
+        if (status.st_dev, status.st_ino) == self.journal.inode:
+            return False
+        old = self.journal
+        self.journal = self._open()
+        old.close()
+        if self.journal.header["store"] != old.header["store"] or self._lock.is_stale():
+            raise self._gone()
+        self._start_over()
+        return True
+
+    def cut_tail(self, journal: Journal) -> None:
+        """Cut what follows the last commit, and keep it aside. Only under the lock."""
+        kept = self._folder.torn(clock.to_iso(clock.now()))
+        size = journal.cut_tail(kept)
+        self._notice(f"cut an unfinished change of {size} bytes off {journal.path}, kept in {kept}")
+
+    def _open(self) -> Journal:
+        try:
+            return Journal(self._folder.job_file)
+        except FileNotFoundError as error:
+            raise self._gone() from error
+
+    def _gone(self) -> StoreGoneError:
+        return StoreGoneError(f"store {self._folder.path} was removed while in use")
+
+    def _start_over(self) -> None:
+        self.journal.rewind()
+        if self.index is not None:
+            self.index = Index()
+
+    def _follow(self) -> int:
+        if self.journal.end == 0 and self.index is None:
+            commit = self.journal.tail()
+            self.journal.go_to(commit)
+            return os.fstat(self.journal.fd).st_size - commit.end
+        return self.journal.follow(
+            None if self.index is None and self._watched is None else self._visit
+        )
+
+    def _visit(self, offset: int, line: bytes) -> None:
+        if self.index is not None:
+            seq, state, run_at = head(line)
+            self.index.put(seq, state, run_at, offset)
+        if self._watched is not None:
+            job_id = line[7 : line.index(b'"', 7)]
+            if job_id in self._watched:
+                self._watched[job_id] = none_if_purged(line)
+
+    def _catch_up(self) -> bool:
+        """Under the lock: see everything that was committed, and leave nothing behind it; not if it was replaced."""
+        if self.reopen_if_replaced():
+            return False
+        if not self._boot_checked:
+            self._check_boot()
+        if os.access(self._folder.unsynced, os.F_OK):
+            self._replace_unsynced()
+            return False
+        if self.follow_locked() > 0:
+            self.cut_tail(self.journal)
+        return True
+
+    def follow_locked(self) -> int:
+        """Like `follow`, for a holder of the lock: what is damaged now is damaged."""
+        return self._follow()
+
+    def _look_up(self, snapshot: Snapshot, job_ids: Sequence[str]) -> Lines:
+        if self.journal.end == 0 and self.index is None:
+            self.journal.go_to(snapshot.commit)
+        return snapshot.newest_lines(job_ids)
+
+    def _snapshot(self) -> Snapshot:
+        self.reopen_if_replaced()
+        while True:
+            try:
+                return Snapshot(self.journal, self._folder.path)
+            except FileNotFoundError as error:
+                if not self.reopen_if_replaced():
+                    raise DamagedError(str(error.filename), 0, "the file is missing") from error
+
+    @contextlib.contextmanager
+    def _lock_to_confirm(self) -> Iterator[None]:
+        """Hold the lock to look again at what seems damaged; a store that cannot be locked is looked at without."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._lock)
+                if not self._boot_checked:
+                    self._check_boot()
+            except StoreError:
+                pass
+            self.reopen_if_replaced()
+            yield
+
+    def _check_boot(self) -> None:
+        """Once for each boot of the machine, cut off everything from the first bad byte on."""
+        boot = machine.boot_id().encode() + b"\n"
+        try:
+            with open(self._folder.boot, "rb") as file:
+                if file.read() == boot:
+                    self._boot_checked = True
+                    return
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise failure("read", self._folder.boot, error) from error
+        good = self._last_good()
+        if good.end < os.fstat(self.journal.fd).st_size:
+            self.journal.go_to(good)
+            self.cut_tail(self.journal)
+            self._start_over()
+        sync_data(self.journal.fd)
+        replace_file(self._folder.boot, boot)
+        self._boot_checked = True
+
+    def _last_good(self) -> Commit:
+        good = self.journal.last_good()
+        if good is None:
+            raise DamagedError(
+                self._folder.job_file, self.journal.header_end, "there is no whole commit"
+            )
+        return good
+
+    def _mark_unsynced(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._folder.unsynced, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            sync_folder(self._folder.path)
+
+    def _replace_unsynced(self) -> None:
+        """Copy the file to a new one, which the disk has never refused anything of."""
+        good = self._last_good()
+        size = os.fstat(self.journal.fd).st_size
+        if good.end < size:
+            self.journal.go_to(good)
+            self.cut_tail(self.journal)
+        path = self._folder.job_file + ".copy"
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                copy_range(self.journal.fd, fd, 0, good.end)
+                sync_data(fd)
+            finally:
+                os.close(fd)
+            os.rename(path, self._folder.job_file)
+            sync_folder(self._folder.path)
+            os.unlink(self._folder.unsynced)
+        except OSError as error:
+            raise failure("replace", self._folder.job_file, error) from error
+
+
+def _count(counts: Dict[str, Any], job: Job, by: int) -> None:
+    counts[job.state] += by
+    if job.state == JobState.PENDING and job.run_at is not None:
+        counts["delayed"] += by

@@ -1,0 +1,467 @@
+"""An append-only file of JSON lines in checked commits. It knows nothing of jobs.
+
+    {"queuectl":1,"requires":[],"store":"5f0c...", ... ,"sum":"c0ffee00"}                  the header
+    {"id":"a1", ... }                                                                      lines of one commit
+    {"commit":1, ... ,"crc":"0badcafe","sum":"12345678"}                                   which this line closes
+
+Invariants, and how they are kept:
+
+- A commit is whole or absent: its lines count only once the commit line behind them is there, which is written last,
+  in the same write. What follows the last commit line is a torn tail and means nothing.
+- Nothing that was changed afterwards goes unseen: `crc` is the crc32 of every byte of the file before the commit
+  line, `sum` that of the line itself up to there. So lost, doubled, moved and flipped bytes all show.
+- Only a holder of the store's lock appends or cuts. Readers take no lock: up to its last commit line the file never
+  changes, it only grows, or is replaced as a whole by another under its name.
+
+A Journal is a position in one open file: `end` is the end of the last commit read, `crc` covers all bytes before it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import mmap
+import os
+import re
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
+from zlib import crc32
+
+from queuectl.errors import DamagedError, OutcomeUnknownError, StoreError, StoreFullError
+
+FORMAT = 1
+FEATURES: Tuple[str, ...] = ()
+"""What this version can handle of what a header may require."""
+
+Meta = Dict[str, Any]
+Visit = Callable[[int, bytes], None]
+"""Called with the offset and the bytes of a line, without its newline."""
+
+REASON = "bytes are not those that were written"
+SHORTER = "the file is shorter than it was"
+
+_COMMIT = b'{"commit":'
+_COMMIT_LINES = re.compile(rb'^\{"commit":[^\n]*\n', re.MULTILINE)
+_CHUNK = 1 << 20
+_BLOCK = 4096
+_SUM_SIZE = len(b',"sum":"01234567"}')
+
+
+class Commit(NamedTuple):
+    """A commit line.
+
+    Attributes:
+        number: counts commits since the store was made.
+        meta: what its writer noted in it.
+        start: the line's offset.
+        end: the offset behind it.
+        crc: the crc32 of every byte before `end`.
+    """
+
+    number: int
+    meta: Meta
+    start: int
+    end: int
+    crc: int
+
+
+class Journal:
+    """One open journal file, and how far it has been read.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StoreError: it cannot be opened, or needs a newer QueueCTL.
+        DamagedError: its header is not one.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.fd = -1
+        try:
+            self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
+                raise failure("open", self.path, error) from error
+            self.fd = self._open_to_read()
+        try:
+            status = os.fstat(self.fd)
+            self.inode = (status.st_dev, status.st_ino)
+            self.header, self.header_end = self._read_header()
+        except BaseException:
+            os.close(self.fd)
+            raise
+        self.rewind()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def rewind(self) -> None:
+        """Go back to the beginning of the file, as if nothing of it had been read."""
+        self.end = 0
+        self.crc = 0
+        self.number = 0
+        self.meta: Meta = {}
+
+    def tail(self) -> Commit:
+        """Find the last commit without reading what is before it, and without moving.
+
+        Raises:
+            DamagedError: there is none, or what looks like one is damaged.
+        """
+        size = os.fstat(self.fd).st_size
+        reach = _BLOCK
+        while True:
+            start = max(size - reach, 0)
+            found = self._last_commit(os.pread(self.fd, size - start, start), start)
+            if found is not None:
+                return found
+            if start == 0:
+                raise DamagedError(self.path, 0, "there is no commit line")
+            reach *= 4
+
+    def last_good(self) -> Optional[Commit]:
+        """Check the whole file, and find the last commit before whose end every byte is as it was written."""
+        size = os.fstat(self.fd).st_size
+        data = memoryview(mmap.mmap(self.fd, size, access=mmap.ACCESS_READ) if size else b"")
+        good: Optional[Commit] = None
+        at = crc = 0
+        for match in _COMMIT_LINES.finditer(data):
+            try:
+                commit = self._parse_commit(match[0][:-1], match.start())
+            except DamagedError:
+                break
+            if commit.crc != crc32(match[0], crc32(data[at : commit.start], crc)):
+                break
+            good, at, crc = commit, commit.end, commit.crc
+        return good
+
+    def go_to(self, commit: Commit) -> None:
+        """Move behind a commit of this file that was found by `tail`, `last_good` or a snapshot."""
+        self.number = commit.number
+        self.meta = commit.meta
+        self.end = commit.end
+        self.crc = commit.crc
+
+    def go_behind_header(self) -> None:
+        """Move to where the first commit begins, to fill a new file."""
+        self.rewind()
+        self.end = self.header_end
+        self.crc = crc32(os.pread(self.fd, self.header_end, 0))
+
+    def follow(self, visit: Optional[Visit] = None) -> int:
+        """Read what was committed since the last look, check it, and move behind it.
+
+        Args:
+            visit: called for each line that is neither header nor commit line.
+
+        Returns:
+            How many bytes lie behind the last commit: an append in progress, or a torn tail.
+
+        Raises:
+            DamagedError: the bytes are not those that were written. Some lines may have been visited.
+        """
+        data = os.pread(self.fd, _CHUNK, self.end)
+        if not data:
+            size = os.lseek(self.fd, 0, os.SEEK_END)
+            if size < self.end:
+                raise DamagedError(self.path, size, SHORTER)
+            return 0
+        if len(data) < _CHUNK:
+            last = self._last_commit(data, self.end)
+            stop = self.end if last is None else last.end
+            size = self.end + len(data)
+        else:
+            size = os.fstat(self.fd).st_size
+            last = self.tail()
+            stop = last.end
+        if last is not None and last.end > self.end:
+            self._consume(data, last, visit)
+        return size - stop
+
+    def append(self, lines: Sequence[bytes], meta: Meta) -> int:
+        """Write one commit behind the last one, and move behind it. Only for a holder of the lock who has followed.
+
+        Args:
+            lines: its lines, without newlines.
+            meta: what to note in the commit line.
+
+        Returns:
+            The offset of the first line.
+
+        Raises:
+            StoreFullError: there is no room; nothing was changed.
+            StoreError: it cannot be written; nothing was changed.
+        """
+        start = self.end
+        data = b"".join([line + b"\n" for line in lines])
+        before = crc32(data, self.crc)
+        commit = commit_line(self.number + 1, meta, before)
+        self._write(data + commit, start)
+        self.number += 1
+        self.meta = meta
+        self.crc = crc32(commit, before)
+        self.end = start + len(data) + len(commit)
+        return start
+
+    def extend(self, data: bytes) -> None:
+        """Write bytes of whole lines that the next commit will close; for a file that nobody else can see yet."""
+        self._write(data, self.end)
+        self.crc = crc32(data, self.crc)
+        self.end += len(data)
+
+    def cut_tail(self, keep_as: str) -> int:
+        """Move what lies behind `end` to a file of its own, and cut it off.
+
+        Args:
+            keep_as: the path of that file; it must not exist.
+
+        Returns:
+            How many bytes there were.
+        """
+        size = os.fstat(self.fd).st_size
+        try:
+            kept = os.open(keep_as, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                copy_range(self.fd, kept, self.end, size)
+                os.fsync(kept)
+            except OSError:
+                # On a full disk every writer tries this again: the half copies must not add up.
+                os.unlink(keep_as)
+                raise
+            finally:
+                os.close(kept)
+            os.ftruncate(self.fd, self.end)
+        except OSError as error:
+            raise failure("repair", self.path, error) from error
+        return size - self.end
+
+    def sync(self) -> None:
+        """Wait until the disk holds what was written.
+
+        Raises:
+            OutcomeUnknownError: it does not say so; a second attempt would succeed without meaning anything.
+        """
+        try:
+            sync_data(self.fd)
+        except OSError as error:
+            raise OutcomeUnknownError(
+                f"the disk did not confirm the change, so its outcome is unknown: {self.path}: {error.strerror}"
+            ) from error
+
+    def line_at(self, offset: int) -> bytes:
+        """Read one line, without its newline."""
+        data = os.pread(self.fd, 1024, offset)
+        size = 1024
+        while b"\n" not in data:
+            size *= 8
+            data = os.pread(self.fd, size, offset)
+            if len(data) < size and b"\n" not in data:
+                raise DamagedError(self.path, offset, "a line has no end")
+        return data[: data.index(b"\n")]
+
+    def _open_to_read(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise failure("open", self.path, error) from error
+
+    def _read_header(self) -> Tuple[Meta, int]:
+        size = _BLOCK
+        data = os.pread(self.fd, size, 0)
+        while b"\n" not in data and len(data) == size:
+            size *= 4
+            data = os.pread(self.fd, size, 0)
+        line, newline, _ = data.partition(b"\n")
+        # Before the version is believed: the sum is what all formats have in common.
+        if not newline or not _sum_is_right(line):
+            raise DamagedError(self.path, 0, "the header is damaged")
+        try:
+            header = json.loads(line)
+            version, requires = header["queuectl"], header["requires"]
+            unknown = [feature for feature in requires if feature not in FEATURES]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError(self.path, 0, "there is no header") from error
+        if version != FORMAT or unknown:
+            what = (
+                f"format {version}"
+                if version != FORMAT
+                else f"feature {', '.join(map(str, unknown))}"
+            )
+            raise StoreError(
+                f"{self.path} has {what}, which this queuectl does not know: upgrade it"
+            )
+        return header, len(line) + 1
+
+    def _last_commit(self, data: bytes, start: int) -> Optional[Commit]:
+        """Find the last whole commit line in bytes that begin at `start`, itself the beginning of a line or not."""
+        at = len(data)
+        while True:
+            at = data.rfind(b"\n" + _COMMIT, 0, at)
+            if at < 0 and not (start == self.end and data.startswith(_COMMIT)):
+                return None
+            line_at = at + 1
+            newline = data.find(b"\n", line_at)
+            if newline >= 0:
+                return self._parse_commit(data[line_at:newline], start + line_at)
+            if at < 0:
+                return None
+
+    def _parse_commit(self, line: bytes, offset: int) -> Commit:
+        if not _sum_is_right(line):
+            raise DamagedError(self.path, offset, "a commit line is damaged")
+        meta = json.loads(line)
+        before = int(meta.pop("crc"), 16)
+        del meta["sum"]
+        number = meta.pop("commit")
+        return Commit(number, meta, offset, offset + len(line) + 1, crc32(line + b"\n", before))
+
+    def _consume(self, data: bytes, last: Commit, visit: Optional[Visit]) -> None:
+        """Check and visit every line from `end` to the end of `last`; `data` is what was read of it already."""
+        at, crc, since = self.end, self.crc, self.end
+        while at < last.end:
+            view = data[: last.end - at]
+            done = view.rfind(b"\n") + 1
+            if done == 0:
+                # A line longer than what was read.
+                size = len(data)
+                data = os.pread(self.fd, size * 4, at)
+                if len(view) < size or len(data) <= size:
+                    raise DamagedError(self.path, since, SHORTER)
+                continue
+            crc, since = self._check(view[:done], at, crc, since, visit)
+            at += done
+            data = os.pread(self.fd, _CHUNK, at) if at < last.end else b""
+        if crc != last.crc:
+            raise DamagedError(self.path, since, REASON)
+        self.go_to(last)
+
+    def _check(
+        self, data: bytes, at: int, crc: int, since: int, visit: Optional[Visit]
+    ) -> Tuple[int, int]:
+        """Check whole lines that begin at offset `at`; return the crc behind them and the end of the last commit."""
+        position = checked = 0
+        if at == 0:
+            position = self.header_end
+        while position < len(data):
+            newline = data.index(b"\n", position)
+            if data.startswith(_COMMIT, position):
+                crc = crc32(data[checked:position], crc)
+                stated = data[newline - _SUM_SIZE - 9 : newline - _SUM_SIZE - 1]
+                if b"%08x" % crc != stated:
+                    raise DamagedError(self.path, since, REASON)
+                crc = crc32(data[position : newline + 1], crc)
+                checked = newline + 1
+                since = at + checked
+            elif visit is not None:
+                visit(at + position, data[position:newline])
+            position = newline + 1
+        return crc32(data[checked:], crc), since
+
+    def _write(self, data: bytes, offset: int) -> None:
+        view = memoryview(data)
+        written = 0
+        try:
+            while written < len(data):
+                # A short write (no room, a limit of size, 2 GiB) goes on, and then either ends or says why not.
+                written += os.pwrite(self.fd, view[written:], offset + written)
+        except OSError as error:
+            try:
+                os.ftruncate(self.fd, offset)
+            except OSError:
+                # The next writer finds a torn tail and cuts it.
+                pass
+            raise failure("write", self.path, error) from error
+
+
+def header_line(meta: Meta) -> bytes:
+    """Write a header, with its newline.
+
+    Args:
+        meta: what it says beside its version.
+    """
+    return _with_sum(
+        json.dumps({"queuectl": FORMAT, "requires": [], **meta}, separators=(",", ":"))
+    )
+
+
+def commit_line(number: int, meta: Meta, crc: int) -> bytes:
+    """Write a commit line, with its newline.
+
+    Args:
+        number: its running number.
+        meta: what to note in it.
+        crc: the crc32 of every byte before it.
+    """
+    text = json.dumps({"commit": number, **meta}, separators=(",", ":"))
+    return _with_sum(f'{text[:-1]},"crc":"{crc:08x}"}}')
+
+
+def _with_sum(text: str) -> bytes:
+    body = text[:-1].encode("ascii")
+    return body + b',"sum":"%08x"}\n' % crc32(body)
+
+
+def _sum_is_right(line: bytes) -> bool:
+    return line[-_SUM_SIZE:] == b',"sum":"%08x"}' % crc32(line[:-_SUM_SIZE])
+
+
+def copy_range(source: int, target: int, start: int, stop: int) -> None:
+    """Copy bytes from one file to the end of what was written of another.
+
+    Args:
+        source: a descriptor to read from.
+        target: a descriptor to write to, at its position.
+        start: the first byte.
+        stop: the offset behind the last one.
+
+    Raises:
+        OSError: reading or writing failed.
+    """
+    while start < stop:
+        data = os.pread(source, min(_CHUNK, stop - start), start)
+        if not data:
+            raise OSError(errno.EIO, "the file is shorter than it was")
+        start += len(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(target, view) :]
+
+
+def sync_data(fd: int) -> None:
+    """Wait until the disk holds a file's bytes and length; OSError if it does not say so."""
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        # On macOS fsync stops at the drive's own cache.
+        fcntl.fcntl(fd, full_sync)
+    elif hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        os.fsync(fd)
+
+
+def sync_folder(path: str) -> None:
+    """Wait until the disk holds the names in a folder; OSError if it does not say so."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def failure(action: str, path: str, error: OSError) -> Exception:
+    """Put what the system said about a file into words.
+
+    Returns:
+        A StoreFullError if there is no room, a FileNotFoundError if the file is gone, else a StoreError.
+    """
+    if error.errno == errno.ENOENT:
+        return FileNotFoundError(error.errno, error.strerror, path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFullError(f"cannot {action} {path}: {error.strerror}; nothing was changed")
+    return StoreError(f"cannot {action} {path}: {error.strerror}")

@@ -1,0 +1,196 @@
+"""Who works on a file store: a file, a lock and, for a supervisor, a pipe for each, in `workers/`.
+
+    ID.json   what the member is and is running; written in place, always the same length
+    ID.lock   locked by the member for as long as it lives, so that the kernel tells when it died
+    ID.out    the output of its current run
+    ID.wake   a named pipe that a supervisor reads: a byte for each job that may be claimed, `s` or `f` to stop
+
+Members join, and the dead are removed, only under the store's lock, and a member takes its own lock before its file
+appears: so a file without a held lock is that of a dead member, never of one that is slow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import time
+from typing import Dict, Iterator, List, Optional
+
+from queuectl.errors import StoreError
+from queuectl.store.base import Member
+from queuectl.store.lock import is_held, take_liveness
+
+_SIZE = 1024
+_NEWS, _STOP, _FORCE = b"n", b"s", b"f"
+
+
+class Members:
+    """The members of one store, and those of this process among them.
+
+    Args:
+        folder: the path of `workers/`.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._files: Dict[str, int] = {}
+        self._locks: Dict[str, int] = {}
+        self._pipe = -1
+        self.stop_asked: Optional[bool] = None
+
+    def path(self, member_id: str, kind: str) -> str:
+        """The path of one of a member's files."""
+        return os.path.join(self._folder, f"{member_id}.{kind}")
+
+    def join(self, member: Member) -> None:
+        """Add a member of this process. Only under the store's lock."""
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._folder, 0o700)
+        lock = take_liveness(self.path(member.id, "lock"))
+        while lock is None:
+            # Somebody who looks whether it is held is holding it just now.
+            time.sleep(0.001)
+            lock = take_liveness(self.path(member.id, "lock"))
+        self._locks[member.id] = lock
+        if member.role == "supervisor":
+            self._open_pipe(member.id)
+        path = self.path(member.id, "json")
+        self._files[member.id] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.note(member)
+
+    def note(self, member: Member) -> None:
+        """Write down what a member of this process is running."""
+        text = json.dumps(member._asdict(), separators=(",", ":"))
+        os.pwrite(self._files[member.id], text.ljust(_SIZE - 1).encode("ascii") + b"\n", 0)
+
+    def leave(self, member_id: str) -> None:
+        """Take a member of this process out. Only under the store's lock."""
+        self.remove(member_id)
+        os.close(self._files.pop(member_id))
+        os.close(self._locks.pop(member_id))
+
+    def forget(self) -> None:
+        """Close what was inherited over a fork; the locks stay the parent's."""
+        for fd in (*self._files.values(), *self._locks.values()):
+            os.close(fd)
+        self._files.clear()
+        self._locks.clear()
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+    def living(self) -> List[Member]:
+        """All members that are alive, oldest first."""
+        alive = [member for member in self.all() if self._is_alive(member.id)]
+        return sorted(alive, key=lambda member: (member.started_at, member.name, member.id))
+
+    def all(self) -> Iterator[Member]:
+        """All members that have a file, dead or alive."""
+        for name in self._names(".json"):
+            member = self.read(name[: -len(".json")])
+            if member is not None:
+                yield member
+
+    def read(self, member_id: str) -> Optional[Member]:
+        """What a member wrote down last; nothing if it is gone, or died before it wrote anything."""
+        for _ in range(100):
+            try:
+                with open(self.path(member_id, "json"), "rb") as file:
+                    return Member(**json.loads(file.read(_SIZE)))
+            except FileNotFoundError:
+                return None
+            except (ValueError, TypeError):
+                # Caught in the middle of being written, or never written.
+                time.sleep(0.001)
+        return None
+
+    def take_dead(self) -> Iterator[str]:
+        """Yield the ids of dead members, each locked so that nobody else takes it. Only under the store's lock."""
+        for name in self._names(".lock"):
+            member_id = name[: -len(".lock")]
+            if member_id not in self._locks:
+                lock = take_liveness(self.path(member_id, "lock"))
+                if lock is not None:
+                    self._locks[member_id] = lock
+                    yield member_id
+
+    def drop_dead(self, member_id: str) -> None:
+        """Remove the files of a dead member that `take_dead` gave. Only under the store's lock."""
+        self.remove(member_id)
+        os.close(self._locks.pop(member_id))
+
+    def has_dead(self) -> bool:
+        """Tell, without the store's lock, whether `take_dead` may find one."""
+        for name in self._names(".lock"):
+            if name[: -len(".lock")] not in self._locks and not self._is_alive(
+                name[: -len(".lock")]
+            ):
+                return True
+        return False
+
+    def remove(self, member_id: str) -> None:
+        """Remove a member's files; the lock last, so that a crash in between leaves what `take_dead` finds."""
+        for kind in ("json", "wake", "out", "lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path(member_id, kind))
+
+    def tell_news(self, jobs: int) -> None:
+        """Tell every supervisor that so many jobs may have become claimable."""
+        for name in self._names(".wake"):
+            self._send(name[: -len(".wake")], _NEWS * min(jobs, 1024))
+
+    def ask_to_stop(self, supervisor: str, force: bool) -> bool:
+        """Ask a supervisor to stop; tell whether it could be asked."""
+        return self._send(supervisor, _FORCE if force else _STOP)
+
+    def listen(self) -> int:
+        """The descriptor of this process's pipe."""
+        return self._pipe
+
+    def hear(self) -> int:
+        """Read what was said in this process's pipe; return how many jobs came."""
+        try:
+            said = os.read(self._pipe, 4096)
+        except BlockingIOError:
+            return 0
+        if _FORCE in said:
+            self.stop_asked = True
+        elif _STOP in said:
+            self.stop_asked = bool(self.stop_asked)
+        return said.count(_NEWS)
+
+    def _open_pipe(self, member_id: str) -> None:
+        path = self.path(member_id, "wake")
+        os.mkfifo(path, 0o600)
+        # Opened for writing too, or it would count as closed whenever nobody happens to write.
+        self._pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def _send(self, supervisor: str, said: bytes) -> bool:
+        try:
+            fd = os.open(self.path(supervisor, "wake"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno in (errno.ENXIO, errno.ENOENT):
+                # Nobody reads it: the supervisor is dead.
+                return False
+            raise StoreError(
+                f"cannot reach the workers: {self._folder}: {error.strerror}"
+            ) from error
+        try:
+            os.write(fd, said)
+        except (BlockingIOError, BrokenPipeError):
+            # It is full: whoever reads it finds enough to do, or hangs.
+            return said == _NEWS * len(said)
+        finally:
+            os.close(fd)
+        return True
+
+    def _is_alive(self, member_id: str) -> bool:
+        return member_id in self._locks or is_held(self.path(member_id, "lock"))
+
+    def _names(self, ending: str) -> List[str]:
+        try:
+            return [name for name in os.listdir(self._folder) if name.endswith(ending)]
+        except FileNotFoundError:
+            return []

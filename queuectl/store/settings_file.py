@@ -1,0 +1,67 @@
+"""The settings that `queuectl config` stored: one JSON object from name to text, replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Dict
+
+from queuectl.errors import DamagedError, StoreError
+from queuectl.store.journal import failure, sync_folder
+
+
+def read(path: str) -> Dict[str, str]:
+    """Read the settings; none if there is no such file.
+
+    Raises:
+        DamagedError: it is not such an object.
+        StoreError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        stored = json.loads(data)
+    except ValueError as error:
+        raise DamagedError(
+            path, getattr(error, "pos", getattr(error, "start", 0)), "it is not JSON"
+        ) from error
+    if not isinstance(stored, dict) or not all(isinstance(text, str) for text in stored.values()):
+        raise DamagedError(path, 0, "it is not an object from name to text")
+    return stored
+
+
+def write(path: str, stored: Dict[str, str]) -> None:
+    """Replace the settings; returns once the disk holds them.
+
+    Raises:
+        StoreError: they cannot be written; the old ones are still in force.
+    """
+    data = json.dumps(stored, indent=2, sort_keys=True).encode("ascii") + b"\n"
+    replace_file(path, data)
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Put a file in the place of another, so that a crash leaves one or the other, whole.
+
+    Raises:
+        StoreError: it cannot be written; the old one is still there.
+    """
+    new = path + ".new"
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(new, path)
+        sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise failure("write", path, error) from error

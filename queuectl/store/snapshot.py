@@ -1,0 +1,180 @@
+"""One consistent, checked view of all jobs of a file store: the job file and its history as of one commit.
+
+It takes no lock: up to its last commit line the file never changes. Every byte is checked before any is believed,
+with one crc32 pass over each file. Ids are found by scanning bytes, never by parsing what is not asked for.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from zlib import crc32
+
+from queuectl.errors import DamagedError
+from queuectl.job import Job
+from queuectl.store.journal import REASON, SHORTER, Journal, failure
+from queuectl.store.record import HEADS, PURGED, from_line, head
+
+_Bytes = Union[mmap.mmap, bytes]
+_PURGED = PURGED.encode()
+
+# Up to so many ids are looked up one by one, from the end; more of them share one pass over everything.
+_FEW = 8
+
+
+class Snapshot:
+    """The jobs as they stood at one commit.
+
+    Args:
+        journal: the job file; it is left where it is.
+        folder: the path of the store's folder, for the history that the header names.
+
+    Raises:
+        DamagedError: the bytes are not those that were written.
+        FileNotFoundError: the history is gone, as it may be if the job file was replaced meanwhile.
+    """
+
+    def __init__(self, journal: Journal, folder: str) -> None:
+        self._files: List[Tuple[str, _Bytes, int]] = []
+        last = journal.tail()
+        live = _map(journal.fd, last.end)
+        if crc32(memoryview(live)[: last.end]) != last.crc:
+            good = journal.last_good()
+            raise DamagedError(journal.path, 0 if good is None else good.end, REASON)
+        self.commit = last
+        history = journal.header.get("history")
+        if history is not None:
+            path = os.path.join(folder, history["file"])
+            self._add_history(path, history["length"], history["crc"])
+        # Behind the history, so that a search from the end finds the newest line of an id first.
+        self._files.append((journal.path, live, last.end))
+
+    def get(self, job_id: str) -> Optional[Job]:
+        """Find the job of this id."""
+        line = self._find_line(job_id.encode())
+        return None if line is None else from_line(line)
+
+    def find(self, prefix: str, limit: int) -> List[str]:
+        """Return up to `limit` ids of jobs that begin with `prefix`."""
+        found: List[str] = []
+        seen: Set[str] = set()
+        start = re.compile(
+            rb'^\{"id":"(' + re.escape(prefix.encode()) + rb'[^"]*)","seq":', re.MULTILINE
+        )
+        for _, data, end in reversed(self._files):
+            for match in start.finditer(data, 0, end):
+                job_id = match[1].decode()
+                if job_id not in seen:
+                    seen.add(job_id)
+                    if self.get(job_id) is not None:
+                        found.append(job_id)
+                        if len(found) == limit:
+                            return found
+        return found
+
+    def newest_lines(self, job_ids: Sequence[str]) -> Dict[bytes, Optional[bytes]]:
+        """Return the newest line of each of these ids, or nothing for those that no job has."""
+        newest: Dict[bytes, Optional[bytes]] = {job_id.encode(): None for job_id in job_ids}
+        if len(newest) <= _FEW:
+            for job_id in newest:
+                newest[job_id] = self._find_line(job_id)
+            return newest
+        places: Dict[bytes, Tuple[_Bytes, int]] = {}
+        for _, data, end in self._files:
+            for match in HEADS.finditer(data, 0, end):
+                if match[1] in newest:
+                    places[match[1]] = (data, match.start())
+        for job_id, (data, at) in places.items():
+            newest[job_id] = none_if_purged(_line(data, at))
+        return newest
+
+    def select(self, states: Sequence[str], limit: Optional[int]) -> Iterator[Job]:
+        """Yield the jobs in these states, newest first, at most `limit`."""
+        wanted = {state.encode() for state in states}
+        newest: Dict[int, Tuple[_Bytes, int, bytes]] = {}
+        for _, data, end in self._files:
+            for match in HEADS.finditer(data, 0, end):
+                newest[int(match[2])] = (data, match.start(), match[3])
+        left = len(newest) if limit is None else limit
+        for seq in sorted(newest, reverse=True):
+            if left == 0:
+                return
+            data, at, state = newest[seq]
+            if state in wanted:
+                left -= 1
+                yield from_line(_line(data, at))
+
+    def places_of_newest(self, finished: str) -> Tuple[List[int], List[int]]:
+        """Find the newest lines of the jobs that the job file holds.
+
+        Args:
+            finished: the state whose jobs are told apart.
+
+        Returns:
+            The offsets of all others in the order of `seq`, and those of the finished in the order of the file.
+        """
+        _, data, end = self._files[-1]
+        newest: Dict[int, Tuple[int, bytes]] = {}
+        for match in HEADS.finditer(data, 0, end):
+            newest[int(match[2])] = (match.start(), match[3])
+        over = sorted(at for at, state in newest.values() if state == finished.encode())
+        live = [
+            newest[seq][0]
+            for seq in sorted(newest)
+            if newest[seq][1] not in (finished.encode(), _PURGED)
+        ]
+        return live, over
+
+    def lines(self, places: Sequence[int]) -> Iterator[bytes]:
+        """Yield the lines at these offsets of the job file, with their newlines."""
+        _, data, _ = self._files[-1]
+        for at in places:
+            yield data[at : data.find(b"\n", at) + 1]
+
+    def claimed_by(self, worker: str) -> Optional[Job]:
+        """Find the job that this worker holds: at most one, and the last that it touched."""
+        _, data, end = self._files[-1]
+        at = data.rfind(b'"worker":"' + worker.encode() + b'"', 0, end)
+        if at < 0:
+            return None
+        touched = from_line(_line(data, data.rfind(b"\n", 0, at) + 1))
+        job = self.get(touched.id)
+        return job if job is not None and job.worker == worker else None
+
+    def _find_line(self, job_id: bytes) -> Optional[bytes]:
+        mark = b'{"id":"' + job_id + b'","seq":'
+        for _, data, end in reversed(self._files):
+            at = data.rfind(b"\n" + mark, 0, end) + 1
+            if at > 0 or data[: len(mark)] == mark:
+                return none_if_purged(_line(data, at))
+        return None
+
+    def _add_history(self, path: str, length: int, crc: str) -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise failure("open", path, error) from error
+        try:
+            if os.fstat(fd).st_size < length:
+                raise DamagedError(path, os.fstat(fd).st_size, SHORTER)
+            data = _map(fd, length)
+        finally:
+            os.close(fd)
+        if "%08x" % crc32(memoryview(data)[:length]) != crc:
+            raise DamagedError(path, 0, REASON)
+        self._files.append((path, data, length))
+
+
+def _map(fd: int, length: int) -> _Bytes:
+    return mmap.mmap(fd, length, access=mmap.ACCESS_READ) if length else b""
+
+
+def _line(data: _Bytes, at: int) -> bytes:
+    return data[at : data.find(b"\n", at)]
+
+
+def none_if_purged(line: bytes) -> Optional[bytes]:
+    """Return the line, or nothing if it says that the job is no longer there."""
+    return None if head(line).state == _PURGED else line

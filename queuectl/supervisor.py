@@ -1,0 +1,352 @@
+"""The supervisor: what `start` is. It forks workers, passes signals on as orders, and rescues what dead workers left.
+
+Each worker holds the reading end of a pipe of which the supervisor alone holds the writing end; so workers notice its
+death however it died. Handlers of signals only note them and wake the loop, which decides. The supervisor never
+claims and never runs anything, so whatever happens to a job it goes on.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import uuid
+from mmap import mmap
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from time import monotonic
+from typing import Callable, Dict, List, Optional
+
+from queuectl import clock, machine
+from queuectl.errors import QueueError, StoreGoneError
+from queuectl.events import Event, EventKind, Report
+from queuectl.manager import QueueManager
+from queuectl.rescue import Rescue
+from queuectl.runner import Waiter
+from queuectl.store.base import Counts, Lost, Member
+from queuectl.worker import FORCE, STOP, WAKE, Worker
+
+_TICK = 0.25  # seconds between two looks at what nobody tells of
+_RESCUE_TICK = 0.05  # the same while a rescue goes on
+_MARGIN = 5.0  # seconds that a worker may take longer than its graces before it is killed
+_QUICK_DEATH = 1.0  # a worker that lived no longer than this many seconds is not replaced at once
+_LONGEST_RESPAWN_PAUSE = 5.0
+_REWRITE_PAUSE = 60.0  # seconds before a rewrite that failed is tried again
+
+Progress = Callable[[Counts], None]
+
+
+class _Child:
+    """A worker's process, as its supervisor sees it."""
+
+    def __init__(self, process: BaseProcess, orders: int, slot: int) -> None:
+        self.process = process
+        self.orders = orders
+        self.slot = slot
+        self.born = monotonic()
+
+    def order(self, what: bytes) -> None:
+        try:
+            os.write(self.orders, what)
+        except (BrokenPipeError, BlockingIOError):
+            # It is dead, or has more orders to read than it needs.
+            pass
+
+
+class Supervisor:
+    """Runs workers on a queue until it is told to stop.
+
+    Args:
+        manager: the queue.
+        count: how many workers.
+        timeout: seconds after which to stop; none to go on.
+        drain: whether to stop once there is nothing left to do.
+        report: told what happens, here and in the workers.
+        progress: given the counts a few times a second.
+    """
+
+    def __init__(
+        self,
+        manager: QueueManager,
+        *,
+        count: int,
+        timeout: Optional[float],
+        drain: bool,
+        report: Report,
+        progress: Optional[Progress] = None,
+    ) -> None:
+        self._manager = manager
+        self._store = manager.store
+        self._count = count
+        self._stop_at = None if timeout is None else monotonic() + timeout
+        self._drain = drain
+        self._report = report
+        self._progress = progress
+        self._id = uuid.uuid4().hex[:12]
+        self._context = get_context("fork")
+        self._children: Dict[int, _Child] = {}
+        self._rescues: List[Rescue] = []
+        self._respawn_at: Dict[int, float] = {}
+        self._quick_deaths: Dict[int, int] = {}
+        self._rewriter: Optional[BaseProcess] = None
+        self._rewrite_at = 0.0
+        self._signals: List[int] = []
+        self._exit_code = 0
+        self._stopping = False
+        self._forced = False
+        self._kill_at: Optional[float] = None
+        self._next_tick = 0.0
+
+    def run(self) -> int:
+        """Work until told to stop; returns the exit code of `start`."""
+        self._waiter = Waiter()
+        self._set_handlers()
+        self._store.enroll(self._member("supervisor", "start", os.getpid()))
+        self._waiter.register(self._store.listen())
+        self._resting = mmap(-1, self._count)
+        self._begin_rescues(self._store.lost(thorough=True))
+        # Read once, before the fork, so that the workers share it.
+        self._store.claimable(clock.now(), self._manager.settings.retry_policy.horizon)
+        gc.freeze()
+        for slot in range(self._count):
+            self._spawn(slot)
+        while self._children or (self._respawn_at and not self._stopping):
+            self._step()
+        self._finish()
+        return self._exit_code
+
+    def _step(self) -> None:
+        """Wait for something to happen, and take care of it."""
+        ready = self._waiter.wait(_RESCUE_TICK if self._rescues else self._until_tick())
+        try:
+            if self._store.listen() in ready:
+                self._wake(self._store.hear())
+            self._heed_requests()
+            died = self._reap()
+            if died or monotonic() >= self._next_tick:
+                self._tick()
+            self._rescues = [rescue for rescue in self._rescues if not rescue.step()]
+        except QueueError as error:
+            self._fail(error)
+        self._kill_overdue()
+
+    def _until_tick(self) -> float:
+        until = min([self._next_tick, *self._respawn_at.values()])
+        if self._stop_at is not None and not self._stopping:
+            until = min(until, self._stop_at)
+        return max(until - monotonic(), 0)
+
+    def _tick(self) -> None:
+        """Look at what nobody tells of."""
+        self._next_tick = monotonic() + _TICK
+        self._store.tend()
+        self._begin_rescues(self._store.lost())
+        if not self._stopping:
+            for slot, moment in list(self._respawn_at.items()):
+                if monotonic() >= moment:
+                    del self._respawn_at[slot]
+                    self._spawn(slot)
+            self._rewrite_if_due()
+        if self._progress is not None:
+            self._progress(self._store.counts())
+
+    # Starting and ending workers
+
+    def _spawn(self, slot: int) -> None:
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        name = f"Worker-{slot + 1}"
+        process = self._context.Process(
+            target=self._be_worker, args=(slot, name, reading), name=name
+        )
+        process.start()
+        os.close(reading)
+        self._children[slot] = _Child(process, writing, slot)
+        if self._stopping:
+            self._children[slot].order(STOP)
+
+    def _be_worker(self, slot: int, name: str, orders: int) -> None:
+        self._let_go()
+        worker = Worker(
+            self._manager,
+            self._member("worker", name, os.getpid()),
+            orders=orders,
+            resting=self._resting,
+            slot=slot,
+            drain=self._drain,
+            report=self._report,
+        )
+        os._exit(worker.run())
+
+    def _let_go(self) -> None:
+        """In a child: close what is the supervisor's, above all the pipes whose end tells of its death."""
+        for child in self._children.values():
+            os.close(child.orders)
+        self._waiter.close()
+
+    def _reap(self) -> bool:
+        """Take note of workers that ended; tell whether one died."""
+        died = False
+        for slot, child in list(self._children.items()):
+            code = child.process.exitcode
+            if code is None:
+                continue
+            child.process.join()
+            os.close(child.orders)
+            del self._children[slot]
+            self._resting[slot] = 0
+            if code == 0 and self._drain and not self._stopping and self._manager.is_drained():
+                self._begin_stop(0)
+            elif code in (2, 3, 4, 75):
+                self._begin_stop(code)
+            elif not self._stopping:
+                self._respawn_at[slot] = monotonic() + self._respawn_pause(child)
+                self._next_tick = min(self._next_tick, self._respawn_at[slot])
+            died = died or code != 0
+        return died
+
+    def _respawn_pause(self, child: _Child) -> float:
+        if monotonic() - child.born > _QUICK_DEATH:
+            self._quick_deaths[child.slot] = 0
+            return 0.0
+        deaths = self._quick_deaths[child.slot] = self._quick_deaths.get(child.slot, 0) + 1
+        return min(0.05 * 2.0 ** min(deaths, 10), _LONGEST_RESPAWN_PAUSE)
+
+    def _wake(self, jobs: int) -> None:
+        """Wake a resting worker for each new job; who is at work looks for itself."""
+        for slot, child in self._children.items():
+            if jobs <= 0:
+                return
+            if self._resting[slot]:
+                self._resting[slot] = 0
+                child.order(WAKE)
+                jobs -= 1
+
+    # Stopping
+
+    def _set_handlers(self) -> None:
+        def note(signum: int, frame: object) -> None:
+            self._signals.append(signum)
+
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            ignored = signal.getsignal(signum) == signal.SIG_IGN
+            # nohup and `&` mean it; a TERM that a careless parent ignores must still end it. A handler
+            # that does nothing stands for ignoring, for that would be inherited by the jobs.
+            heed = not ignored or signum == signal.SIGTERM
+            signal.signal(signum, note if heed else lambda signum, frame: None)
+
+    def _heed_requests(self) -> None:
+        while self._signals:
+            signum = self._signals.pop(0)
+            if self._stopping:
+                self._force(128 + signum)
+            else:
+                early = 1 if self._drain else 0
+                self._begin_stop(130 if signum == signal.SIGINT else early)
+        asked = self._store.stop_asked()
+        if asked is not None and not self._stopping:
+            self._begin_stop(1 if self._drain else 0)
+        if asked and not self._forced:
+            self._force(self._exit_code)
+        if self._stop_at is not None and monotonic() >= self._stop_at and not self._stopping:
+            self._begin_stop(1 if self._drain and not self._manager.is_drained() else 0)
+
+    def _begin_stop(self, code: int) -> None:
+        """Have the workers finish what they run; the first reason to stop decides on the exit code."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._exit_code = code
+        settings = self._manager.settings
+        self._kill_at = monotonic() + settings["shutdown_grace"] + settings["kill_grace"] + _MARGIN
+        running = sum(
+            member.job is not None and member.supervisor == self._id
+            for member in self._store.members("worker")
+        )
+        self._report(Event(EventKind.STOPPING, "start", detail=str(running)))
+        for child in self._children.values():
+            child.order(STOP)
+
+    def _force(self, code: int) -> None:
+        """Have the workers end what they run."""
+        self._exit_code = code
+        self._forced = True
+        self._kill_at = monotonic() + self._manager.settings["kill_grace"] + _MARGIN
+        for child in self._children.values():
+            child.order(FORCE)
+
+    def _fail(self, error: QueueError) -> None:
+        """Stop because the store cannot be used any more."""
+        if not self._stopping:
+            self._report(Event(EventKind.WARNING, "start", detail=str(error)))
+        self._begin_stop(error.exit_code)
+        self._exit_code = error.exit_code
+        if isinstance(error, StoreGoneError) and not self._forced:
+            self._force(error.exit_code)
+        # What failed now would fail again at once.
+        self._next_tick = monotonic() + _TICK
+
+    def _kill_overdue(self) -> None:
+        if self._kill_at is not None and monotonic() >= self._kill_at:
+            self._kill_at = monotonic() + _MARGIN
+            for child in self._children.values():
+                child.process.kill()
+
+    def _finish(self) -> None:
+        """End what is left: rescues, a rewrite, the membership."""
+        if self._rewriter is not None:
+            self._rewriter.kill()
+            self._rewriter.join()
+        deadline = monotonic() + self._manager.settings["kill_grace"] + _MARGIN
+        try:
+            self._begin_rescues(self._store.lost())
+            while self._rescues and monotonic() < deadline:
+                self._rescues = [rescue for rescue in self._rescues if not rescue.step()]
+                if self._rescues:
+                    self._waiter.wait(_RESCUE_TICK)
+            self._store.leave(self._id)
+            self._store.sync()
+        except StoreGoneError:
+            pass
+        self._report(Event(EventKind.STOPPED, "start"))
+
+    # Housekeeping
+
+    def _begin_rescues(self, found: List[Lost]) -> None:
+        self._rescues.extend(Rescue(self._manager, lost, self._report) for lost in found)
+
+    def _rewrite_if_due(self) -> None:
+        """Rewrite in a process of its own, for it takes longer than a rescue may wait."""
+        if self._rewriter is not None:
+            if self._rewriter.exitcode is None:
+                return
+            if self._rewriter.exitcode != 0:
+                self._report(
+                    Event(EventKind.WARNING, "start", detail="the job file could not be rewritten")
+                )
+                self._rewrite_at = monotonic() + _REWRITE_PAUSE
+            self._rewriter = None
+        if monotonic() >= self._rewrite_at and self._store.rewrite_due():
+            self._rewriter = self._context.Process(target=self._be_rewriter, name="rewrite")
+            self._rewriter.start()
+
+    def _be_rewriter(self) -> None:
+        self._let_go()
+        self._store.after_fork()
+        try:
+            self._store.rewrite()
+        except QueueError as error:
+            self._report(Event(EventKind.WARNING, "start", detail=str(error)))
+            os._exit(error.exit_code)
+        os._exit(0)
+
+    def _member(self, role: str, name: str, pid: int) -> Member:
+        return Member(
+            id=self._id if role == "supervisor" else uuid.uuid4().hex[:12],
+            role=role,
+            name=name,
+            pid=pid,
+            host=machine.host(),
+            started_at=clock.to_iso(clock.now()),
+            supervisor=self._id,
+        )

@@ -1,0 +1,277 @@
+"""A worker: one process that claims a job, runs it and reports how it went, until it is told to stop.
+
+It heeds its supervisor, not the terminal: orders come through a pipe, whose end means that the supervisor is gone and
+counts as the order to stop. Handlers of signals only set a flag; the loop decides. A result is saved by the same
+commit that claims the next job. One that cannot be saved is kept, and nothing is claimed, until it can.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+from mmap import mmap
+from time import monotonic
+from typing import Optional
+
+from queuectl import clock, machine
+from queuectl.errors import (
+    ClaimLostError,
+    QueueError,
+    StoreError,
+    StoreGoneError,
+    StoreLockedError,
+)
+from queuectl.events import Event, EventKind, Report
+from queuectl.job import Job, JobState
+from queuectl.manager import QueueManager
+from queuectl.runner import Limits, Outcome, Runner, Waiter
+from queuectl.store.base import Member
+
+WAKE, STOP, FORCE = b"w", b"s", b"f"
+"""The orders that a supervisor gives."""
+
+_SHUTDOWN = "shutdown"
+_LONGEST_REST = 1.0  # seconds; what nobody was told of, as a clock that was set, shows after that
+_RETRY_PAUSE = 1.0  # seconds between two attempts to save a result
+_KINDS = {
+    JobState.PENDING: EventKind.INTERRUPTED,
+    JobState.COMPLETED: EventKind.COMPLETED,
+    JobState.FAILED: EventKind.FAILED,
+    JobState.DEAD: EventKind.DEAD,
+    JobState.CANCELLED: EventKind.CANCELLED,
+}
+
+
+class Worker:
+    """A worker, to be run in a process of its own.
+
+    Args:
+        manager: the queue.
+        member: how it enrolls.
+        orders: the descriptor from which orders come.
+        resting: a byte, at `slot`, that says whether it waits for a job and may be woken for one.
+        slot: its place in `resting`.
+        drain: whether to end once there is nothing left to do.
+        report: told what happens.
+    """
+
+    def __init__(
+        self,
+        manager: QueueManager,
+        member: Member,
+        *,
+        orders: int,
+        resting: mmap,
+        slot: int,
+        drain: bool,
+        report: Report,
+    ) -> None:
+        self._manager = manager
+        self._store = manager.store
+        self._member = member
+        self._orders = orders
+        self._resting = resting
+        self._slot = slot
+        self._drain = drain
+        self._report = report
+        self._terminated = False
+        self._end_jobs_at = math.inf
+        self._stopping = False
+        self._warned = False
+        self._ran = 0.0
+
+    def run(self) -> int:
+        """Work until told to stop; returns the exit code."""
+        self._set_handlers()
+        self._waiter = Waiter()
+        self._waiter.register(self._orders)
+        os.set_blocking(self._orders, False)
+        random.seed()
+        self._store.after_fork()
+        environ = {**os.environ, "QUEUECTL_STORE": self._store.url}
+        self._runner = Runner(self._store.spool(self._member.id), environ, self._wait)
+        try:
+            self._store.enroll(self._member)
+            self._say(EventKind.STARTED)
+            self._work()
+            self._runner.close()
+            self._store.leave(self._member.id)
+        except QueueError as error:
+            # Its claim, if it holds one, is rescued; so it does not leave, but is found missing.
+            self._say(EventKind.WARNING, detail=str(error))
+            return error.exit_code
+        return 0
+
+    def _work(self) -> None:
+        done: Optional[Job] = None
+        while not self._is_stopping():
+            job = self._claim_next(done)
+            done = None
+            if job is not None:
+                done = self._execute(job)
+            elif not self._is_stopping():
+                if self._drain and self._manager.is_drained():
+                    return
+                self._rest()
+        if done is not None:
+            self._save(done)
+
+    def _claim_next(self, done: Optional[Job]) -> Optional[Job]:
+        self._resting[self._slot] = 0
+        job = self._claim(done)
+        if job is None and not self._is_stopping():
+            self._forget_job()
+            # From here on it is woken for a new job; so one that came just before must not be missed.
+            self._resting[self._slot] = 1
+            job = self._claim(None)
+            if job is not None:
+                self._resting[self._slot] = 0
+        return job
+
+    def _claim(self, done: Optional[Job]) -> Optional[Job]:
+        """Save what is done and claim the next job; until the first succeeds, nothing else is done."""
+        while True:
+            try:
+                self._runner.keep()
+                job = self._manager.claim(self._member.id, done)
+            except ClaimLostError:
+                self._say(EventKind.WARNING, done, "its result came too late and was dropped")
+                done = None
+            except (OSError, StoreError, StoreLockedError) as error:
+                self._wait_after(error)
+                if self._is_stopping():
+                    if done is not None:
+                        self._save(done)
+                    return None
+            else:
+                self._warned = False
+                if done is not None:
+                    self._say_done(done)
+                if job is not None:
+                    self._say(EventKind.CLAIMED, job)
+                return job
+
+    def _save(self, done: Job) -> None:
+        """Save the last result, for as long as a shutdown allows to try."""
+        while True:
+            try:
+                self._store.save([done], durable=False)
+            except ClaimLostError:
+                self._say(EventKind.WARNING, done, "its result came too late and was dropped")
+            except (StoreError, StoreLockedError) as error:
+                if monotonic() >= self._end_jobs_at:
+                    raise
+                self._wait_after(error)
+                continue
+            else:
+                self._say_done(done)
+            return
+
+    def _wait_after(self, error: Exception) -> None:
+        if isinstance(error, StoreGoneError):
+            raise error
+        if not self._warned:
+            self._warned = True
+            text = (
+                str(error) if isinstance(error, QueueError) else f"cannot keep the output: {error}"
+            )
+            self._say(EventKind.WARNING, detail=f"{text}; trying again each second")
+        deadline = monotonic() + _RETRY_PAUSE
+        while monotonic() < min(deadline, self._end_jobs_at):
+            self._wait(deadline - monotonic())
+
+    def _execute(self, job: Job) -> Job:
+        """Run a claimed job, and decide what becomes of it."""
+        settings = self._manager.settings
+        self._member = self._member._replace(
+            job=job.id, run=job.runs, group=None, born=None, boot=None
+        )
+        self._store.note(self._member)
+        began = monotonic()
+        try:
+            outcome = self._runner.run(
+                job.command,
+                shell=settings["shell"],
+                cwd=job.cwd,
+                variables={
+                    "QUEUECTL_JOB_ID": job.id,
+                    "QUEUECTL_JOB_ATTEMPT": str(job.attempts),
+                    "QUEUECTL_JOB_RUN": str(job.runs),
+                    "QUEUECTL_JOB_MAX_RETRIES": str(job.max_retries),
+                },
+                limits=Limits(job.timeout, settings["kill_grace"], settings["max_output"]),
+                keep_as=self._store.kept_output(job.id, job.runs),
+                on_spawn=lambda group: self._note_group(job, group),
+                stop=self._reason_to_end,
+            )
+        except OSError as error:
+            outcome = Outcome(f"No file for the output: {error.strerror}", None, None)
+        self._ran = monotonic() - began
+        return self._manager.conclude(
+            job, outcome.error, outcome.exit_code, outcome.ended_by == _SHUTDOWN
+        )
+
+    def _note_group(self, job: Job, group: int) -> None:
+        self._member = self._member._replace(
+            group=group, born=machine.born(group), boot=machine.boot_id()
+        )
+        self._store.note(self._member)
+        self._say(EventKind.SPAWNED, job, str(group))
+
+    def _forget_job(self) -> None:
+        if self._member.job is not None:
+            self._member = self._member._replace(job=None, run=0, group=None, born=None, boot=None)
+            self._store.note(self._member)
+
+    def _rest(self) -> None:
+        """Wait until woken, until the next retry is due, or for a while."""
+        due = self._store.next_due()
+        pause = _LONGEST_REST if due is None else min(due - clock.now(), _LONGEST_REST)
+        self._runner.tend()
+        self._wait(max(pause, 0.001))
+
+    def _wait(self, seconds: float) -> None:
+        if self._orders in self._waiter.wait(seconds):
+            self._read_orders()
+
+    def _read_orders(self) -> None:
+        try:
+            orders = os.read(self._orders, 4096)
+        except BlockingIOError:
+            return
+        if not orders:
+            self._waiter.unregister(self._orders)
+        if FORCE in orders:
+            self._stop(0)
+        elif STOP in orders or not orders:
+            self._stop(self._manager.settings["shutdown_grace"])
+
+    def _stop(self, grace: float) -> None:
+        self._stopping = True
+        self._end_jobs_at = min(self._end_jobs_at, monotonic() + grace)
+
+    def _is_stopping(self) -> bool:
+        if self._terminated and not self._stopping:
+            self._stop(self._manager.settings["shutdown_grace"])
+        return self._stopping
+
+    def _reason_to_end(self) -> Optional[str]:
+        return _SHUTDOWN if self._is_stopping() and monotonic() >= self._end_jobs_at else None
+
+    def _set_handlers(self) -> None:
+        def terminate(signum: int, frame: object) -> None:
+            self._terminated = True
+
+        signal.signal(signal.SIGTERM, terminate)
+        for signum in (signal.SIGINT, signal.SIGHUP):
+            # A terminal sends them to everybody; what they mean is the supervisor's to say.
+            signal.signal(signum, lambda signum, frame: None)
+
+    def _say_done(self, done: Job) -> None:
+        self._say(EventKind.COMMITTED, done, done.state)
+        self._report(Event(_KINDS[done.state], self._member.name, done, seconds=self._ran))
+
+    def _say(self, kind: str, job: Optional[Job] = None, detail: str = "") -> None:
+        self._report(Event(kind, self._member.name, job, detail))
