@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 PATIENCE = 30.0
+AT_ONCE = 4  # checks mostly wait
 
 
 class Failure(Exception):
@@ -30,7 +32,11 @@ class Queue:
     def __init__(self, folder: str) -> None:
         self.folder = folder
         kept = {name: text for name, text in os.environ.items() if not name.startswith("QUEUECTL_")}
-        self.environ = {**kept, "QUEUECTL_STORE": os.path.join(folder, "store"), "PYTHONIOENCODING": "utf-8"}
+        self.environ = {
+            **kept,
+            "QUEUECTL_STORE": os.path.join(folder, "store"),
+            "PYTHONIOENCODING": "utf-8",
+        }
 
     def run(self, *args: str, code: int = 0, text: Optional[str] = None, **environ: str) -> str:
         """Run a command, require its exit code, and return what it printed."""
@@ -45,12 +51,20 @@ class Queue:
             timeout=2 * PATIENCE,
         )
         if done.returncode != code:
-            raise Failure(f"queuectl {' '.join(args)} exited {done.returncode}: {done.stderr.strip()}")
+            raise Failure(
+                f"queuectl {' '.join(args)} exited {done.returncode}: {done.stderr.strip()}"
+            )
         return done.stdout
 
     def add(self, *jobs: Dict[str, Any]) -> None:
         """Enqueue jobs without the form of the command that has a check of its own."""
-        self.run("enqueue", "--file", "-", "--quiet", text="".join(json.dumps(job) + "\n" for job in jobs))
+        self.run(
+            "enqueue",
+            "--file",
+            "-",
+            "--quiet",
+            text="".join(json.dumps(job) + "\n" for job in jobs),
+        )
 
     def drain(self, **environ: str) -> None:
         self.run("start", "--drain", "--quiet", **environ)
@@ -95,7 +109,9 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 
 def job_enqueue(queue: Queue) -> None:
     job = json.loads(queue.run("enqueue", "echo 'hello there'", "--max-retries", "2"))
-    require(job["state"] == "pending" and job["max_retries"] == 2, "the new job is not as asked for")
+    require(
+        job["state"] == "pending" and job["max_retries"] == 2, "the new job is not as asked for"
+    )
     require(queue.job(job["id"])["command"] == "echo 'hello there'", "the job is not in the store")
     queue.run("enqueue", "true", "--id", "one")
     queue.run("enqueue", "true", "--id", "one", code=1)
@@ -154,23 +170,41 @@ def multiple_job_types(queue: Queue) -> None:
     for name, (_, output) in types.items():
         job, printed = queue.job(name), queue.run("logs", name).strip()
         require(job["state"] == "completed" and printed == output, f"{name} printed {printed!r}")
-    require(queue.job("missing")["last_error"] == "Command not found", "a missing command is not named")
+    require(
+        queue.job("missing")["last_error"] == "Command not found", "a missing command is not named"
+    )
 
 
 def worker_pool(queue: Queue) -> None:
     # Each waits until all three run at once, which takes three workers.
-    together = "touch here.$QUEUECTL_JOB_ID; while [ $(ls here.* | wc -l) -lt 3 ]; do sleep 0.05; done"
-    queue.add(*({"id": f"job{number}", "command": together, "timeout": 10, "max_retries": 1} for number in range(3)))
+    together = (
+        "touch here.$QUEUECTL_JOB_ID; while [ $(ls here.* | wc -l) -lt 3 ]; do sleep 0.05; done"
+    )
+    queue.add(
+        *(
+            {"id": f"job{number}", "command": together, "timeout": 4, "max_retries": 1}
+            for number in range(3)
+        )
+    )
     queue.run("start", "--count", "3", "--drain", "--quiet")
     states = [queue.job(f"job{number}")["state"] for number in range(3)]
     require(states == ["completed"] * 3, f"three workers did not run three jobs at once: {states}")
 
 
 def retry_with_backoff(queue: Queue) -> None:
-    queue.add({"id": "flaky", "command": "date +%s%N >> times; test $QUEUECTL_JOB_ATTEMPT = 3", "max_retries": 3})
+    queue.add(
+        {
+            "id": "flaky",
+            "command": "date +%s%N >> times; test $QUEUECTL_JOB_ATTEMPT = 3",
+            "max_retries": 3,
+        }
+    )
     queue.drain(QUEUECTL_BACKOFF_BASE="1.2")
     job = queue.job("flaky")
-    require(job["state"] == "completed" and job["attempts"] == 3, f"not completed at the third attempt: {job}")
+    require(
+        job["state"] == "completed" and job["attempts"] == 3,
+        f"not completed at the third attempt: {job}",
+    )
     first, second, third = (int(line) / 1e9 for line in queue.read("times").split())
     delays = second - first, third - second
     require(delays[0] >= 1.2 and delays[1] >= 1.44, f"an attempt came too early: after {delays}")
@@ -188,11 +222,16 @@ def crash_recovery(queue: Queue) -> None:
     finally:
         end(start)
     state = queue.job("crash")
-    require(state["state"] == "completed" and state["runs"] == 2, f"the job was not run again: {state}")
+    require(
+        state["state"] == "completed" and state["runs"] == 2, f"the job was not run again: {state}"
+    )
 
 
 def graceful_shutdown(queue: Queue) -> None:
-    queue.add({"id": "long", "command": "touch begun; sleep 1; touch ended"}, {"id": "next", "command": "true"})
+    queue.add(
+        {"id": "long", "command": "touch begun; sleep 1; touch ended"},
+        {"id": "next", "command": "true"},
+    )
     start = queue.start()
     try:
         wait_for(lambda: os.path.exists(queue.path("begun")), "the job to begin")
@@ -241,12 +280,13 @@ def main() -> int:
     print("🎯 COMPREHENSIVE QUEUECTL VERIFICATION")
     print("=" * 40)
     failed = 0
-    for name, check in CHECKS:
-        problem = verify(check)
-        print(f"{'❌' if problem else '✅'} {name:<18} - {'FAIL' if problem else 'PASS'}", flush=True)
-        if problem:
-            failed += 1
-            print(f"   {problem}", flush=True)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for (name, _), problem in zip(CHECKS, pool.map(verify, [check for _, check in CHECKS])):
+            mark, verdict = ("❌", "FAIL") if problem else ("✅", "PASS")
+            print(f"{mark} {name:<18} - {verdict}", flush=True)
+            if problem:
+                failed += 1
+                print(f"   {problem}", flush=True)
     print("=" * 40)
     if failed:
         print(f"❌ {failed} of {len(CHECKS)} CHECKS FAILED")
