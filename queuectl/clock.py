@@ -56,13 +56,13 @@ def from_iso(text: str) -> float:
 
 
 def parse_duration(text: str) -> float:
-    """Read a duration, in seconds: `90`, `0.5`, `10s`, `5m`, `2h`, `1d`.
+    """Read a duration, in seconds, to the nearest millisecond: `90`, `0.5`, `10s`, `5m`, `2h`, `1d`.
 
     Raises:
         InvalidValueError: not in that form, not above 0, or longer than a century.
     """
     match = _DURATION.fullmatch(text.strip())
-    seconds = float(match[1]) * _UNITS[match[2]] if match is not None else math.nan
+    seconds = round(float(match[1]) * _UNITS[match[2]], 3) if match is not None else math.nan
     if not 0 < seconds <= MAX_DURATION:
         raise InvalidValueError(
             f"{text!r} is not a duration above 0, such as 90, 10s, 5m, 2h or 1d"

@@ -24,7 +24,8 @@ _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 def parse_whole(text: str, least: int, most: int) -> int:
     """Read a whole number of decimal digits from `least` to `most`, or raise InvalidValueError."""
     text = text.strip()
-    if not (text.isascii() and text.lstrip("-").isdigit() and len(text) < 20):
+    digits = text[1:] if text.startswith("-") else text
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 20):
         raise InvalidValueError(f"{text!r} is not a whole number")
     if not least <= int(text) <= most:
         raise InvalidValueError(f"{text} is not between {least} and {most}")
@@ -51,7 +52,7 @@ def parse_size(text: str) -> int:
         InvalidValueError: not in that form, or below 1 KiB, which would leave no room for a head and a tail.
     """
     number = text.strip().lower()
-    number = number[: -len("ib")] if number.endswith("ib") else number
+    number = number[: -len("ib")] if number.endswith(("kib", "mib", "gib", "tib")) else number
     unit = number[-1:] if number[-1:] in _SIZES else ""
     digits = number[: len(number) - len(unit)].strip()
     if not (digits.isascii() and digits.isdigit() and len(digits) < 16):
@@ -121,7 +122,8 @@ class Setting(NamedTuple):
 
 
 def _number_text(value: float) -> str:
-    return f"{value:.15g}"
+    text = repr(value)
+    return text[:-2] if text.endswith(".0") else text
 
 
 def _table(*settings: Setting) -> Dict[str, Setting]:

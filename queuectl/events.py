@@ -1,4 +1,4 @@
-"""What `start` reports: the steps of workers and supervisor, as values that the CLI puts into words."""
+"""What `start` reports: the steps of workers and supervisor, which the CLI puts into words."""
 
 from __future__ import annotations
 

@@ -176,8 +176,9 @@ def _stat(pid: int) -> List[str]:
 def _groups_by_proc(wanted: List[bytes]) -> Iterator[int]:
     for pid in _pids():
         if set(_read(f"/proc/{pid}/environ").split(b"\0")).issuperset(wanted):
+            # A zombie has no environment any more.
             fields = _stat(pid)
-            if fields and fields[0] not in _DEAD:
+            if fields:
                 yield int(fields[2])
 
 

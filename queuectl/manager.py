@@ -6,6 +6,7 @@ and decided again. So no rule ever needs a lock, and none can act on what is no 
 
 from __future__ import annotations
 
+import math
 import os
 import uuid
 from typing import Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
@@ -16,12 +17,17 @@ from queuectl.errors import (
     AmbiguousIdError,
     ConflictError,
     DuplicateIdError,
+    InvalidValueError,
     NotFoundError,
+    QueueError,
     RequestError,
     WrongStateError,
 )
 from queuectl.job import Job, JobState
 from queuectl.store.base import Counts, Lost, Member, Notice, Store
+
+NO_LIMIT = math.inf
+"""The timeout of a new job that may run for ever, whatever the setting says."""
 
 _PREFIX_LENGTH = 4
 _CANDIDATES = 5
@@ -34,7 +40,7 @@ class NewJob(NamedTuple):
         command: the shell line.
         id: its id; a random UUID if none is given.
         max_retries: attempts in all.
-        timeout: seconds that an attempt may run; none for the setting's value.
+        timeout: seconds that an attempt may run, or `NO_LIMIT`; none for the setting's value.
         cwd: the folder to run in; the current one if none is given.
     """
 
@@ -104,6 +110,16 @@ class QueueManager:
             self._stored = stored
         return self._settings
 
+    @property
+    def last_settings(self) -> Settings:
+        """The settings, as they were last if they can no longer be read: what began must be able to end."""
+        try:
+            return self.settings
+        except QueueError:
+            if self._settings is None:
+                raise
+            return self._settings
+
     def enqueue(
         self,
         command: str,
@@ -119,7 +135,7 @@ class QueueManager:
             command: the shell line.
             id: its id; a random UUID by default.
             max_retries: attempts in all; the setting by default.
-            timeout: seconds that an attempt may run; the setting `job_timeout` by default.
+            timeout: seconds that an attempt may run, or `NO_LIMIT`; the setting `job_timeout` by default.
             cwd: the folder to run in; the current one by default.
 
         Raises:
@@ -151,7 +167,9 @@ class QueueManager:
                         if request.max_retries is None
                         else request.max_retries
                     ),
-                    timeout=settings["job_timeout"] if request.timeout is None else request.timeout,
+                    timeout=_or_no_limit(
+                        settings["job_timeout"] if request.timeout is None else request.timeout
+                    ),
                     cwd=request.cwd or cwd or "/",
                 )
             )
@@ -173,6 +191,10 @@ class QueueManager:
             NotFoundError: there is none.
             AmbiguousIdError: several begin so.
         """
+        try:
+            rules.validate_id(job_id)
+        except InvalidValueError as error:
+            raise NotFoundError(job_id) from error
         job = self.store.get(job_id)
         if job is None and len(job_id) >= _PREFIX_LENGTH:
             candidates = self.store.find(job_id, _CANDIDATES)
@@ -277,7 +299,7 @@ class QueueManager:
         if error is None:
             return rules.complete(job, now)
         return rules.fail(
-            job, now, error, self.settings.retry_policy.delay(job.attempts), exit_code
+            job, now, error, self.last_settings.retry_policy.delay(job.attempts), exit_code
         )
 
     def rescue(self, lost: Lost) -> Optional[Job]:
@@ -288,7 +310,8 @@ class QueueManager:
         """
         job = lost.job
         while job is not None and job.worker == lost.member.id:
-            rescued = rules.rescue(job, clock.now(), self.settings.retry_policy.delay(job.attempts))
+            delay = self.last_settings.retry_policy.delay(job.attempts)
+            rescued = rules.rescue(job, clock.now(), delay)
             try:
                 self.store.save([rescued], durable=False)
                 return rescued
@@ -324,6 +347,11 @@ class QueueManager:
                 return change(dead) if dead else []
             except ConflictError:
                 continue
+
+
+def _or_no_limit(timeout: Optional[float]) -> Optional[float]:
+    """Turn `NO_LIMIT` into what a job has for it."""
+    return None if timeout == NO_LIMIT else timeout
 
 
 def current_folder() -> str:

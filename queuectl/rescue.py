@@ -1,7 +1,8 @@
-"""Rescuing what a dead worker left: first its job's processes are ended, then the job goes back to the queue.
+"""Rescuing what a dead worker left: its job's processes are ended, then the job is queued again.
 
-While any process of the run lives the job stays processing, so that it never runs twice at once. The rescuer holds
-the dead worker's lock, so nobody else rescues the same one; if the rescuer dies, another begins anew.
+While any process of the run lives the job stays processing, so that it never runs twice at once.
+The rescuer holds the dead worker's lock, so nobody else rescues the same one; if the rescuer dies,
+another begins anew.
 """
 
 from __future__ import annotations
@@ -11,9 +12,59 @@ from time import monotonic
 from typing import List, Optional
 
 from queuectl import machine
+from queuectl.errors import QueueError, StoreFullError, StoreGoneError, StoreLockedError
 from queuectl.events import Event, EventKind, Report
 from queuectl.manager import QueueManager
 from queuectl.store.base import Lost
+
+_RETRY_PAUSE = 1.0  # seconds before what a full disk or a lock prevented is tried again
+
+
+class Rescues:
+    """All rescues that one supervisor has under way.
+
+    Args:
+        manager: the queue.
+        report: told of each rescue.
+    """
+
+    def __init__(self, manager: QueueManager, report: Report) -> None:
+        self._manager = manager
+        self._report = report
+        self._rescues: List[Rescue] = []
+        self._next_step = 0.0
+        self._warned = False
+
+    @property
+    def under_way(self) -> bool:
+        """Whether there are any."""
+        return bool(self._rescues)
+
+    def begin(self, found: List[Lost]) -> None:
+        """Begin the rescue of each of these."""
+        self._rescues.extend(Rescue(self._manager, lost, self._report) for lost in found)
+
+    def step(self) -> None:
+        """Do what can be done now without waiting; what is prevented is put off."""
+        if monotonic() < self._next_step:
+            return
+        for rescue in self._rescues[:]:
+            try:
+                over = rescue.step()
+            except (StoreFullError, StoreLockedError) as error:
+                self.put_off(error)
+            else:
+                self._warned = self._warned and not over
+                if over:
+                    self._rescues.remove(rescue)
+
+    def put_off(self, error: QueueError) -> None:
+        """Wait a while because of what will pass, and say so unless it is known already."""
+        self._next_step = monotonic() + _RETRY_PAUSE
+        if not self._warned:
+            self._warned = True
+            detail = f"{error}; trying again each second"
+            self._report(Event(EventKind.WARNING, "start", detail=detail))
 
 
 class Rescue:
@@ -30,21 +81,32 @@ class Rescue:
         self._lost = lost
         self._report = report
         self._kill_at: Optional[float] = None
+        self._looked = False
 
     def step(self) -> bool:
         """Do what can be done now without waiting; tell whether the rescue is over."""
         groups = self._groups()
         if groups:
             self._end(groups)
-            return False
-        job = self._manager.rescue(self._lost)
-        if job is not None:
-            self._report(Event(EventKind.RESCUED, "start", job, self._lost.member.name))
-        self._manager.store.bury(self._lost)
-        return True
+        elif self._looked or self._lost.job is None:
+            self._give_back()
+            return True
+        # Looked for twice: until a child has become the shell, its environment tells nothing.
+        self._looked = True
+        return False
+
+    def _give_back(self) -> None:
+        try:
+            job = self._manager.rescue(self._lost)
+            if job is not None:
+                self._report(Event(EventKind.RESCUED, "start", job, self._lost.member.name))
+            self._manager.store.bury(self._lost)
+        except StoreGoneError:
+            # There is nothing to give it back to; the store's end is noticed elsewhere.
+            pass
 
     def _groups(self) -> List[int]:
-        """The process groups of the run that are alive; a group that a worker left behind earlier is none of them."""
+        """The living process groups of the run; what the worker left behind earlier is no part."""
         member, job = self._lost
         if job is None:
             return []
@@ -59,7 +121,7 @@ class Rescue:
     def _end(self, groups: List[int]) -> None:
         now = monotonic()
         if self._kill_at is None:
-            self._kill_at = now + self._manager.settings["kill_grace"]
+            self._kill_at = now + self._manager.last_settings["kill_grace"]
             for group in groups:
                 machine.signal_group(group, signal.SIGTERM)
                 machine.signal_group(group, signal.SIGCONT)

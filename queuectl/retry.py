@@ -30,7 +30,7 @@ class RetryPolicy(NamedTuple):
         if self.base > 1 and attempt * math.log(self.base) >= math.log(self.longest_plain):
             plain = self.longest_plain
         else:
-            plain = self.base**attempt
+            plain = min(self.base**attempt, self.longest_plain)
         return plain + plain * self.jitter * random.random()
 
     @property

@@ -30,8 +30,7 @@ from queuectl.clock import format_duration
 
 TIMEOUT = "timeout"
 
-_LOOK = 0.1  # seconds between two looks at the size of the output
-_IDLE = 60.0  # seconds between two looks at nothing
+_LOOK = 0.1  # seconds between two looks at the size of the output, and at the reasons to stop
 _FIRST_PAUSE = 0.001  # seconds before a group that is ending is looked at, doubled each time
 _CHUNK = 1 << 16  # bytes copied at once
 _TAIL = 4096  # bytes among which the last line of output is searched
@@ -177,7 +176,8 @@ class Runner:
             keep_as: where its output is moved, if there is any; folders are made for it, but none
                 above what this path has in common with the spool's: a removed store stays removed.
             on_spawn: called with the number of the process group, the shell's pid, once it runs.
-            stop: asked before the spawn and after each wait; if it gives a reason the job is ended.
+            stop: asked before the spawn and then, after each wait, ten times a second at least; if
+                it gives a reason the job is ended.
 
         Raises:
             OSError: the output of the last run cannot be moved yet, or there is no file for that of
@@ -317,8 +317,7 @@ class Runner:
                 return reason
             output.trim()
             self.tend()
-            looks = output.limit is not None or self._leftovers
-            self._wait(max(min(_LOOK if looks else _IDLE, deadline - monotonic()), 0))
+            self._wait(max(min(_LOOK, deadline - monotonic()), 0))
         return None
 
     def _end(
@@ -465,7 +464,7 @@ class _Output:
                     break
                 copied, end = size, self._copy(copied, size, end)
             os.ftruncate(self._fd, end)
-            self._cut += size - self._marker - (end - room)
+            self._cut += max(size - self._marker - (end - room), 0)
             self._marker = room
             text = f"\n--- {self._cut} bytes cut by queuectl ".ljust(_MARKER - 1, "-") + "\n"
             os.pwrite(self._fd, text.encode()[:room], quarter)

@@ -1,13 +1,15 @@
-"""The supervisor: what `start` is. It forks workers, passes signals on as orders, and rescues what dead workers left.
+"""The supervisor: what `start` is. It forks workers, gives orders, and rescues what the dead left.
 
-Each worker holds the reading end of a pipe of which the supervisor alone holds the writing end; so workers notice its
-death however it died. Handlers of signals only note them and wake the loop, which decides. The supervisor never
-claims and never runs anything, so whatever happens to a job it goes on.
+Each worker holds the reading end of a pipe of which the supervisor alone holds the writing end; so
+workers notice its death however it died. Handlers of signals only note them and wake the loop,
+which decides. The supervisor never claims and never runs anything, so whatever happens to a job it
+goes on.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import uuid
@@ -18,17 +20,18 @@ from time import monotonic
 from typing import Callable, Dict, List, Optional
 
 from queuectl import clock, machine
-from queuectl.errors import QueueError, StoreGoneError
+from queuectl.errors import QueueError, StoreFullError, StoreGoneError, StoreLockedError
 from queuectl.events import Event, EventKind, Report
 from queuectl.manager import QueueManager
-from queuectl.rescue import Rescue
+from queuectl.rescue import Rescues
 from queuectl.runner import Waiter
-from queuectl.store.base import Counts, Lost, Member
+from queuectl.store.base import Counts, Member
 from queuectl.worker import FORCE, STOP, WAKE, Worker
 
 _TICK = 0.25  # seconds between two looks at what nobody tells of
 _RESCUE_TICK = 0.05  # the same while a rescue goes on
 _MARGIN = 5.0  # seconds that a worker may take longer than its graces before it is killed
+_LAST_RESCUE = 2.0  # seconds beyond kill_grace that a rescue may take when all else has ended
 _QUICK_DEATH = 1.0  # a worker that lived no longer than this many seconds is not replaced at once
 _LONGEST_RESPAWN_PAUSE = 5.0
 _REWRITE_PAUSE = 60.0  # seconds before a rewrite that failed is tried again
@@ -85,7 +88,7 @@ class Supervisor:
         self._id = uuid.uuid4().hex[:12]
         self._context = get_context("fork")
         self._children: Dict[int, _Child] = {}
-        self._rescues: List[Rescue] = []
+        self._rescues = Rescues(manager, report)
         self._respawn_at: Dict[int, float] = {}
         self._quick_deaths: Dict[int, int] = {}
         self._rewriter: Optional[BaseProcess] = None
@@ -94,7 +97,7 @@ class Supervisor:
         self._exit_code = 0
         self._stopping = False
         self._forced = False
-        self._kill_at: Optional[float] = None
+        self._kill_at = math.inf
         self._next_tick = 0.0
 
     def run(self) -> int:
@@ -103,21 +106,21 @@ class Supervisor:
         self._set_handlers()
         self._store.enroll(self._member("supervisor", "start", os.getpid()))
         self._waiter.register(self._store.listen())
-        self._resting = mmap(-1, self._count)
-        self._begin_rescues(self._store.lost(thorough=True))
+        self._resting = mmap(-1, self._count + 1)
+        self._rescues.begin(self._store.lost(thorough=True))
         # Read once, before the fork, so that the workers share it.
         self._store.claimable(clock.now(), self._manager.settings.retry_policy.horizon)
         gc.freeze()
         for slot in range(self._count):
             self._spawn(slot)
-        while self._children or (self._respawn_at and not self._stopping):
+        while self._children or self._respawn_at:
             self._step()
         self._finish()
         return self._exit_code
 
     def _step(self) -> None:
         """Wait for something to happen, and take care of it."""
-        ready = self._waiter.wait(_RESCUE_TICK if self._rescues else self._until_tick())
+        ready = self._waiter.wait(_RESCUE_TICK if self._rescues.under_way else self._until_tick())
         try:
             if self._store.listen() in ready:
                 self._wake(self._store.hear())
@@ -125,13 +128,15 @@ class Supervisor:
             died = self._reap()
             if died or monotonic() >= self._next_tick:
                 self._tick()
-            self._rescues = [rescue for rescue in self._rescues if not rescue.step()]
+            self._rescues.step()
+        except (StoreFullError, StoreLockedError) as error:
+            self._rescues.put_off(error)
         except QueueError as error:
             self._fail(error)
         self._kill_overdue()
 
     def _until_tick(self) -> float:
-        until = min([self._next_tick, *self._respawn_at.values()])
+        until = self._next_tick
         if self._stop_at is not None and not self._stopping:
             until = min(until, self._stop_at)
         return max(until - monotonic(), 0)
@@ -140,12 +145,13 @@ class Supervisor:
         """Look at what nobody tells of."""
         self._next_tick = monotonic() + _TICK
         self._store.tend()
-        self._begin_rescues(self._store.lost())
+        self._rescues.begin(self._store.lost())
         if not self._stopping:
             for slot, moment in list(self._respawn_at.items()):
                 if monotonic() >= moment:
                     del self._respawn_at[slot]
                     self._spawn(slot)
+            self._next_tick = min([self._next_tick, *self._respawn_at.values()])
             self._rewrite_if_due()
         if self._progress is not None:
             self._progress(self._store.counts())
@@ -157,16 +163,26 @@ class Supervisor:
         os.set_blocking(writing, False)
         name = f"Worker-{slot + 1}"
         process = self._context.Process(
-            target=self._be_worker, args=(slot, name, reading), name=name
+            target=self._be_worker, args=(slot, name, reading, writing), name=name
         )
-        process.start()
-        os.close(reading)
-        self._children[slot] = _Child(process, writing, slot)
-        if self._stopping:
-            self._children[slot].order(STOP)
+        try:
+            process.start()
+        except OSError as error:
+            # The system has no process to spare just now.
+            os.close(writing)
+            self._report(
+                Event(EventKind.WARNING, name, detail=f"cannot be started: {error.strerror}")
+            )
+            self._respawn_at[slot] = monotonic() + _LONGEST_RESPAWN_PAUSE
+        else:
+            self._children[slot] = _Child(process, writing, slot)
+        finally:
+            os.close(reading)
 
-    def _be_worker(self, slot: int, name: str, orders: int) -> None:
+    def _be_worker(self, slot: int, name: str, orders: int, writing: int) -> None:
         self._let_go()
+        # Else this very process would keep its pipe from ending.
+        os.close(writing)
         worker = Worker(
             self._manager,
             self._member("worker", name, os.getpid()),
@@ -179,7 +195,7 @@ class Supervisor:
         os._exit(worker.run())
 
     def _let_go(self) -> None:
-        """In a child: close what is the supervisor's, above all the pipes whose end tells of its death."""
+        """In a child: close what is the supervisor's, above all the pipes that tell its death."""
         for child in self._children.values():
             os.close(child.orders)
         self._waiter.close()
@@ -230,8 +246,8 @@ class Supervisor:
 
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             ignored = signal.getsignal(signum) == signal.SIG_IGN
-            # nohup and `&` mean it; a TERM that a careless parent ignores must still end it. A handler
-            # that does nothing stands for ignoring, for that would be inherited by the jobs.
+            # nohup and `&` mean it; a TERM that a careless parent ignores must still end it. A
+            # handler that does nothing stands for ignoring, which the jobs would inherit.
             heed = not ignored or signum == signal.SIGTERM
             signal.signal(signum, note if heed else lambda signum, frame: None)
 
@@ -252,32 +268,36 @@ class Supervisor:
             self._begin_stop(1 if self._drain and not self._manager.is_drained() else 0)
 
     def _begin_stop(self, code: int) -> None:
-        """Have the workers finish what they run; the first reason to stop decides on the exit code."""
+        """Have the workers finish what they run; the first reason to stop decides the exit code."""
         if self._stopping:
             return
         self._stopping = True
         self._exit_code = code
-        settings = self._manager.settings
+        self._respawn_at.clear()
+        settings = self._manager.last_settings
         self._kill_at = monotonic() + settings["shutdown_grace"] + settings["kill_grace"] + _MARGIN
+        for child in self._children.values():
+            child.order(STOP)
         running = sum(
             member.job is not None and member.supervisor == self._id
             for member in self._store.members("worker")
         )
-        self._report(Event(EventKind.STOPPING, "start", detail=str(running)))
-        for child in self._children.values():
-            child.order(STOP)
+        if running:
+            self._report(Event(EventKind.STOPPING, "start", detail=str(running)))
 
     def _force(self, code: int) -> None:
         """Have the workers end what they run."""
         self._exit_code = code
         self._forced = True
-        self._kill_at = monotonic() + self._manager.settings["kill_grace"] + _MARGIN
+        overdue = monotonic() + self._manager.last_settings["kill_grace"] + _MARGIN
+        self._kill_at = min(self._kill_at, overdue)
         for child in self._children.values():
             child.order(FORCE)
 
     def _fail(self, error: QueueError) -> None:
         """Stop because the store cannot be used any more."""
-        if not self._stopping:
+        if not self._resting[-1]:
+            self._resting[-1] = 1
             self._report(Event(EventKind.WARNING, "start", detail=str(error)))
         self._begin_stop(error.exit_code)
         self._exit_code = error.exit_code
@@ -287,7 +307,7 @@ class Supervisor:
         self._next_tick = monotonic() + _TICK
 
     def _kill_overdue(self) -> None:
-        if self._kill_at is not None and monotonic() >= self._kill_at:
+        if monotonic() >= self._kill_at:
             self._kill_at = monotonic() + _MARGIN
             for child in self._children.values():
                 child.process.kill()
@@ -297,23 +317,21 @@ class Supervisor:
         if self._rewriter is not None:
             self._rewriter.kill()
             self._rewriter.join()
-        deadline = monotonic() + self._manager.settings["kill_grace"] + _MARGIN
+        deadline = monotonic() + self._manager.last_settings["kill_grace"] + _LAST_RESCUE
         try:
-            self._begin_rescues(self._store.lost())
-            while self._rescues and monotonic() < deadline:
-                self._rescues = [rescue for rescue in self._rescues if not rescue.step()]
-                if self._rescues:
-                    self._waiter.wait(_RESCUE_TICK)
+            self._rescues.begin(self._store.lost())
+            while self._rescues.under_way and monotonic() < deadline:
+                self._rescues.step()
+                self._waiter.wait(_RESCUE_TICK)
             self._store.leave(self._id)
             self._store.sync()
         except StoreGoneError:
             pass
+        except QueueError as error:
+            self._fail(error)
         self._report(Event(EventKind.STOPPED, "start"))
 
     # Housekeeping
-
-    def _begin_rescues(self, found: List[Lost]) -> None:
-        self._rescues.extend(Rescue(self._manager, lost, self._report) for lost in found)
 
     def _rewrite_if_due(self) -> None:
         """Rewrite in a process of its own, for it takes longer than a rescue may wait."""
@@ -335,6 +353,9 @@ class Supervisor:
         self._store.after_fork()
         try:
             self._store.rewrite()
+        except StoreGoneError as error:
+            # The supervisor finds out too, and says so.
+            os._exit(error.exit_code)
         except QueueError as error:
             self._report(Event(EventKind.WARNING, "start", detail=str(error)))
             os._exit(error.exit_code)

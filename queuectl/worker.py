@@ -1,8 +1,9 @@
-"""A worker: one process that claims a job, runs it and reports how it went, until it is told to stop.
+"""A worker: one process that claims a job, runs it and reports how it went, until told to stop.
 
-It heeds its supervisor, not the terminal: orders come through a pipe, whose end means that the supervisor is gone and
-counts as the order to stop. Handlers of signals only set a flag; the loop decides. A result is saved by the same
-commit that claims the next job. One that cannot be saved is kept, and nothing is claimed, until it can.
+It heeds its supervisor, not the terminal: orders come through a pipe, whose end means that the
+supervisor is gone and counts as the order to stop. Handlers of signals only set a flag; the loop
+decides. A result is saved by the same commit that claims the next job. One that cannot be saved is
+kept, and nothing is claimed, until it can.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from queuectl.errors import (
     ClaimLostError,
     QueueError,
     StoreError,
+    StoreFullError,
     StoreGoneError,
     StoreLockedError,
 )
@@ -51,7 +53,8 @@ class Worker:
         manager: the queue.
         member: how it enrolls.
         orders: the descriptor from which orders come.
-        resting: a byte, at `slot`, that says whether it waits for a job and may be woken for one.
+        resting: a byte, at `slot`, that says whether it waits for a job and may be woken for one;
+            the last one says whether anybody has told why all must end, which all find out at once.
         slot: its place in `resting`.
         drain: whether to end once there is nothing left to do.
         report: told what happens.
@@ -93,16 +96,38 @@ class Worker:
         environ = {**os.environ, "QUEUECTL_STORE": self._store.url}
         self._runner = Runner(self._store.spool(self._member.id), environ, self._wait)
         try:
-            self._store.enroll(self._member)
-            self._say(EventKind.STARTED)
-            self._work()
-            self._runner.close()
-            self._store.leave(self._member.id)
+            if self._enroll():
+                self._say(EventKind.STARTED)
+                self._work()
+                self._leave()
         except QueueError as error:
             # Its claim, if it holds one, is rescued; so it does not leave, but is found missing.
-            self._say(EventKind.WARNING, detail=str(error))
+            if not self._resting[-1]:
+                self._resting[-1] = 1
+                self._say(EventKind.WARNING, detail=str(error))
             return error.exit_code
         return 0
+
+    def _enroll(self) -> bool:
+        """Join the store; tell whether it could before it was told to stop."""
+        while not self._is_stopping():
+            try:
+                self._store.enroll(self._member)
+            except (StoreFullError, StoreLockedError) as error:
+                self._wait_after(error)
+            else:
+                self._warned = False
+                return True
+        return False
+
+    def _leave(self) -> None:
+        try:
+            self._runner.keep()
+        except OSError as error:
+            # Found missing, it is buried, which keeps its output once there is room.
+            raise StoreFullError(f"cannot keep the output: {error.strerror}") from error
+        self._runner.close()
+        self._store.leave(self._member.id)
 
     def _work(self) -> None:
         done: Optional[Job] = None
@@ -115,15 +140,14 @@ class Worker:
                 if self._drain and self._manager.is_drained():
                     return
                 self._rest()
-        if done is not None:
-            self._save(done)
+        self._save(done)
 
     def _claim_next(self, done: Optional[Job]) -> Optional[Job]:
         self._resting[self._slot] = 0
         job = self._claim(done)
         if job is None and not self._is_stopping():
             self._forget_job()
-            # From here on it is woken for a new job; so one that came just before must not be missed.
+            # From here on it is woken for a new job; one that came just before must not be missed.
             self._resting[self._slot] = 1
             job = self._claim(None)
             if job is not None:
@@ -131,7 +155,7 @@ class Worker:
         return job
 
     def _claim(self, done: Optional[Job]) -> Optional[Job]:
-        """Save what is done and claim the next job; until the first succeeds, nothing else is done."""
+        """Save what is done and claim the next job; until the first succeeds, do nothing else."""
         while True:
             try:
                 self._runner.keep()
@@ -142,9 +166,12 @@ class Worker:
             except (OSError, StoreError, StoreLockedError) as error:
                 self._wait_after(error)
                 if self._is_stopping():
-                    if done is not None:
-                        self._save(done)
+                    self._save(done)
                     return None
+            except QueueError:
+                # If only the settings are damaged, what is done can be saved all the same.
+                self._save(done)
+                raise
             else:
                 self._warned = False
                 if done is not None:
@@ -153,9 +180,9 @@ class Worker:
                     self._say(EventKind.CLAIMED, job)
                 return job
 
-    def _save(self, done: Job) -> None:
-        """Save the last result, for as long as a shutdown allows to try."""
-        while True:
+    def _save(self, done: Optional[Job]) -> None:
+        """Save the last result, if there is one, for as long as a shutdown allows to try."""
+        while done is not None:
             try:
                 self._store.save([done], durable=False)
             except ClaimLostError:
@@ -174,17 +201,19 @@ class Worker:
             raise error
         if not self._warned:
             self._warned = True
-            text = (
-                str(error) if isinstance(error, QueueError) else f"cannot keep the output: {error}"
+            what = (
+                f"cannot keep the output: {error.strerror}"
+                if isinstance(error, OSError)
+                else str(error)
             )
-            self._say(EventKind.WARNING, detail=f"{text}; trying again each second")
+            self._say(EventKind.WARNING, detail=f"{what}; trying again each second")
         deadline = monotonic() + _RETRY_PAUSE
         while monotonic() < min(deadline, self._end_jobs_at):
             self._wait(deadline - monotonic())
 
     def _execute(self, job: Job) -> Job:
         """Run a claimed job, and decide what becomes of it."""
-        settings = self._manager.settings
+        settings = self._manager.last_settings
         self._member = self._member._replace(
             job=job.id, run=job.runs, group=None, born=None, boot=None
         )
@@ -233,6 +262,10 @@ class Worker:
         self._wait(max(pause, 0.001))
 
     def _wait(self, seconds: float) -> None:
+        grace = self._end_jobs_at - monotonic()
+        if 0 < grace < seconds:
+            # A job that nothing else is expected of must not outlive its time of grace.
+            seconds = grace
         if self._orders in self._waiter.wait(seconds):
             self._read_orders()
 
@@ -246,7 +279,7 @@ class Worker:
         if FORCE in orders:
             self._stop(0)
         elif STOP in orders or not orders:
-            self._stop(self._manager.settings["shutdown_grace"])
+            self._stop(self._manager.last_settings["shutdown_grace"])
 
     def _stop(self, grace: float) -> None:
         self._stopping = True
@@ -254,7 +287,7 @@ class Worker:
 
     def _is_stopping(self) -> bool:
         if self._terminated and not self._stopping:
-            self._stop(self._manager.settings["shutdown_grace"])
+            self._stop(self._manager.last_settings["shutdown_grace"])
         return self._stopping
 
     def _reason_to_end(self) -> Optional[str]:

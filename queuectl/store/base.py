@@ -108,7 +108,8 @@ class Store(abc.ABC):
         """Claim the oldest job that is due and, in the same commit, save `done`.
 
         A failed job is due at its `run_at`, or if that lies more than `horizon` seconds ahead, as it does after the
-        clock stepped back. Raises ClaimLostError, having claimed nothing, if the claim of `done` is over.
+        clock stepped back. `done` is not among those it chooses from. Raises ClaimLostError if the claim of `done` is
+        over, ConflictError if the job changed since; then nothing was claimed.
         """
 
     @abc.abstractmethod

@@ -45,21 +45,35 @@ def open_folder(folder: StoreFolder, lock: StoreLock, create: bool, notice: Noti
     """
     try:
         folder.check_trust()
-        if os.path.exists(folder.job_file):
+        if _is_there(folder):
             return
         _refuse_remains(folder)
     except FileNotFoundError:
         pass
     if not create:
         raise NoStoreError(folder.path)
-    folder.make()
-    folder.check_trust()
+    if folder.make():
+        folder.sync_parent()
+    try:
+        folder.check_trust()
+    except FileNotFoundError as error:
+        raise StoreError(f"cannot make the store {folder.path}: {error.strerror}") from error
     with lock:
-        if os.path.exists(folder.job_file):
+        if _is_there(folder):
             return
         _refuse_remains(folder)
         _make(folder)
     notice(f"created store {folder.path}")
+
+
+def _is_there(folder: StoreFolder) -> bool:
+    try:
+        os.stat(folder.job_file)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoreError(f"cannot open the store {folder.path}: {error.strerror}") from error
+    return True
 
 
 def _refuse_remains(folder: StoreFolder) -> None:

@@ -14,13 +14,19 @@ from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 from queuectl import clock, job as rules
-from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError, StoreGoneError
+from queuectl.errors import (
+    ClaimLostError,
+    ConflictError,
+    DamagedError,
+    DuplicateIdError,
+    StoreGoneError,
+)
 from queuectl.job import Job, JobState
 from queuectl.store import creation, settings_file
 from queuectl.store.base import Counts, Lost, Member, Notice, Store
 from queuectl.store.folder import StoreFolder
 from queuectl.store.jobfile import JobFile, Lines
-from queuectl.store.journal import failure
+from queuectl.store.journal import Journal, failure
 from queuectl.store.lock import StoreLock
 from queuectl.store.members import Members
 from queuectl.store.record import from_line, purged_line, to_line
@@ -44,8 +50,9 @@ class FileStore(Store):
     """
 
     def __init__(self, path: str, create: bool = True, notice: Notice = lambda text: None) -> None:
-        self.url = path
         self._folder = StoreFolder(path)
+        # However it was reached, it has one name: by that a rescuer knows the jobs of this store from those of others.
+        self.url = os.path.realpath(self._folder.path)
         self._lock = StoreLock(self._folder.lock)
         self._notice = notice
         creation.open_folder(self._folder, self._lock, create, notice)
@@ -53,7 +60,7 @@ class FileStore(Store):
         self._members = Members(self._folder.workers)
         self._settings: Dict[str, str] = {}
         self._settings_version: Optional[Tuple[int, int, int]] = None
-        self._claimed: Optional[Tuple[int, Job]] = None
+        self._claimed: Optional[Tuple[Journal, int, Job]] = None
         self._synced_state: Optional[Tuple[Tuple[int, int], int]] = None
         self._synced_at = 0.0
 
@@ -64,9 +71,10 @@ class FileStore(Store):
 
     def add(self, jobs: Sequence[Job], given_ids: Sequence[str] = ()) -> List[Job]:
         def write(lines: Lines) -> List[Job]:
-            taken = next((job_id for job_id, line in lines.items() if line is not None), None)
-            if taken is not None:
-                raise DuplicateIdError(taken.decode())
+            for job_id in given_ids:
+                # Taken out, so that one that is given twice is not found again.
+                if lines.pop(job_id.encode(), b"") is not None:
+                    raise DuplicateIdError(job_id)
             first = self._file.journal.meta["seq"] + 1
             added = [replace(job, seq=first + number) for number, job in enumerate(jobs)]
             self._file.append([to_line(job) for job in added], [None] * len(added), added)
@@ -96,9 +104,10 @@ class FileStore(Store):
     def claim(
         self, worker: str, now: float, horizon: float, done: Optional[Job] = None
     ) -> Optional[Job]:
-        self._file.load_index()
-        self._file.follow()
-        if done is None and self._next(now, horizon) is None:
+        if done is not None:
+            self._file.load_index()
+            self._file.follow()
+        elif not self.claimable(now, horizon):
             return None
         with self._file.writing():
             lines: List[bytes] = []
@@ -121,33 +130,35 @@ class FileStore(Store):
             self._claimed = None
             if claimed is not None:
                 index = self._file.load_index()
-                self._claimed = (index.processing[claimed.seq], claimed)
+                self._claimed = (self._file.journal, index.processing[claimed.seq], claimed)
         if done is not None and done.waits:
             self._members.tell_news(1)
         return claimed
 
     def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
         def write(lines: Lines) -> None:
-            before = [self._require_successor(job, lines[job.id.encode()]) for job in jobs]
+            before = [self._require_successor(job, lines) for job in jobs]
             self._file.append([to_line(job) for job in jobs], before, jobs)
 
         self._file.writing_newest([job.id for job in jobs], write)
-        self._members.tell_news(sum(job.waits for job in jobs))
+        news = sum(job.waits for job in jobs)
+        if news:
+            self._members.tell_news(news)
         if durable:
             self._file.sync()
 
     def remove(self, jobs: Sequence[Job]) -> None:
         def write(lines: Lines) -> None:
             for job in jobs:
-                self._require_successor(replace(job, rev=job.rev + 1), lines[job.id.encode()])
+                self._require_successor(replace(job, rev=job.rev + 1), lines)
             self._file.append([purged_line(job) for job in jobs], jobs, [None] * len(jobs))
 
         self._file.writing_newest([job.id for job in jobs], write)
+        self._file.sync()
         for job in jobs:
             for run in range(1, job.runs + 1):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.kept_output(job.id, run))
-        self._file.sync()
 
     def next_due(self) -> Optional[float]:
         return self._file.load_index().next_due()
@@ -169,15 +180,22 @@ class FileStore(Store):
         self._lock.close()
 
     def enroll(self, member: Member) -> None:
-        self._require_present()
         with self._lock:
+            # Nobody must join a store that was made anew: it would not know what to make of the member.
+            self._file.reopen_if_replaced()
             try:
                 self._members.join(member)
+            except FileNotFoundError:
+                self._require_present()
+                raise
             except OSError as error:
                 raise failure("join", self._folder.workers, error) from error
 
     def note(self, member: Member) -> None:
-        self._members.note(member)
+        try:
+            self._members.note(member)
+        except OSError as error:
+            raise failure("write to", self._folder.workers, error) from error
 
     def leave(self, member_id: str) -> None:
         with self._lock:
@@ -197,23 +215,24 @@ class FileStore(Store):
                     Lost(member, self._file.read(lambda snapshot: snapshot.claimed_by(member.id)))
                 )
         if thorough:
-            known = {lost.member.id for lost in found} | {
-                member.id for member in self._members.living()
-            }
-            for job in self.select([JobState.PROCESSING]):
-                if job.worker is not None and job.worker not in known:
-                    found.append(Lost(_unknown(job.worker), job))
+            found.extend(self._without_trace())
         return found
 
     def bury(self, lost: Lost) -> None:
         member = lost.member
         spool = self.spool(member.id)
-        with contextlib.suppress(FileNotFoundError):
+        try:
             if member.job is not None and os.stat(spool).st_size > 0:
                 kept = self.kept_output(member.job, member.run)
                 if not os.path.exists(kept):
-                    os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+                    for folder in (self._folder.logs, os.path.dirname(kept)):
+                        with contextlib.suppress(FileExistsError):
+                            os.mkdir(folder, 0o700)
                     os.rename(spool, kept)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise failure("keep", spool, error) from error
         with self._lock:
             self._members.drop_dead(member.id)
 
@@ -237,7 +256,9 @@ class FileStore(Store):
     def configure(self, changes: Dict[str, Optional[str]]) -> None:
         self._require_present()
         with self._lock:
-            stored = {**self.settings(), **changes}
+            self._require_present()
+            # Read anew: two changes within a tick of the clock look the same to `settings`.
+            stored = {**settings_file.read(self._folder.settings), **changes}
             settings_file.write(
                 self._folder.settings,
                 {name: text for name, text in stored.items() if text is not None},
@@ -267,7 +288,14 @@ class FileStore(Store):
         return is_worthwhile(self._file.tail(), self._file.journal.header)
 
     def rewrite(self) -> bool:
-        return rewrite(self._folder, self._lock, self._file.cut_tail)
+        self._require_present()
+        try:
+            return rewrite(self._folder, self._lock, self._file.cut_tail)
+        except (DamagedError, StoreGoneError):
+            # It may have been read while a writer cut a torn tail, or await the check of the first writer; and what
+            # is gone may be the history alone.
+            self._file.read(lambda snapshot: None)
+            return False
 
     def _next(self, now: float, horizon: float) -> Optional[int]:
         return self._file.load_index().next(now, horizon)
@@ -277,18 +305,26 @@ class FileStore(Store):
         offset = self._file.load_index().processing.get(done.seq)
         if offset is None:
             raise ClaimLostError(done.id)
-        if self._claimed is not None and self._claimed[0] == offset:
-            current = self._claimed[1]
+        journal = self._file.journal
+        if self._claimed is not None and self._claimed[:2] == (journal, offset):
+            current = self._claimed[2]
         else:
-            current = from_line(self._file.journal.line_at(offset))
+            current = from_line(journal.line_at(offset))
         if current.runs != done.runs:
             raise ClaimLostError(done.id)
         if current.rev + 1 != done.rev:
             raise ConflictError(done.id)
         return current
 
-    def _require_successor(self, job: Job, line: Optional[bytes]) -> Job:
+    def _require_successor(self, job: Job, lines: Lines) -> Job:
+        """Return the job that `job` follows from, if that is the newest; takes its line, so that it has one successor."""
+        if job.id.encode() not in lines:
+            raise ConflictError(job.id)
+        line = lines.pop(job.id.encode())
         current = None if line is None else from_line(line)
+        if current is not None and current.seq != job.seq:
+            # The id was removed and given to another job.
+            current = None
         if current is None or current.rev + 1 != job.rev:
             over = (
                 current is None or current.runs != job.runs or current.state != JobState.PROCESSING
@@ -296,9 +332,22 @@ class FileStore(Store):
             raise ClaimLostError(job.id) if over and job.runs else ConflictError(job.id)
         return current
 
+    def _without_trace(self) -> Iterator[Lost]:
+        # A worker enrols before it claims, and leaves after it has finished. So one of a claim that was there before
+        # we looked for the worker in vain, and is still there after, left no trace.
+        gone = [
+            job.worker
+            for job in self.select([JobState.PROCESSING])
+            if job.worker is not None and not self._members.has_trace(job.worker)
+        ]
+        if gone:
+            for job in self.select([JobState.PROCESSING]):
+                if job.worker in gone:
+                    yield Lost(_unknown(job.worker), job)
+
     def _require_present(self) -> None:
-        if not os.path.exists(self._folder.job_file):
-            raise StoreGoneError(f"store {self._folder.path} was removed while in use")
+        """Raise StoreGoneError if the store was removed, or another made in its place."""
+        self._file.reopen_if_replaced()
 
 
 def _unknown(worker: str) -> Member:

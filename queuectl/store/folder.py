@@ -53,7 +53,8 @@ class StoreFolder:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        # What comes before a closing slash would be taken for the folder above.
+        self.path = path = path.rstrip("/") or "/"
         self.job_file = os.path.join(path, "jobs.jsonl")
         self.lock = os.path.join(path, "jobs.lock")
         self.settings = os.path.join(path, "settings.json")
@@ -91,6 +92,21 @@ class StoreFolder:
             ):
                 return name
         return None
+
+    def sync_parent(self) -> None:
+        """Wait until the disk holds the folder's name; StoreError if it does not say so."""
+        parent = os.path.dirname(self.path)
+        try:
+            fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except PermissionError:
+            # It may be passed through but not read; then there is no way to ask.
+            return
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            raise StoreError(f"cannot make the store {self.path}: {error.strerror}") from error
+        finally:
+            os.close(fd)
 
     def check_trust(self) -> None:
         """Refuse a folder that others own or can write.

@@ -6,6 +6,8 @@ moves forward finds the oldest; what becomes claimable behind the cursor (a retr
 
 Entries of the heaps are never removed, they go stale: what a slot says now is the truth, an entry is only a hint to
 look there. A waiting entry names the offset it was made for, so that one of an earlier wait releases nothing early.
+Whether a job is due depends on nothing but what it says and the time that is asked for, not on what was asked before:
+so all processes agree, also after the clock stepped back.
 """
 
 from __future__ import annotations
@@ -42,6 +44,10 @@ class Index:
         self._behind: List[int] = []
         self._retries: List[Tuple[float, int, int]] = []
         self._delayed: List[Tuple[float, int, int]] = []
+        # No retry lies further ahead than this.
+        self._farthest = 0.0
+        # What was due when somebody asked, oldest job first: seq, due, offset, whether it is a retry.
+        self._due: List[Tuple[int, float, int, bool]] = []
 
     def put(self, seq: int, state: bytes, run_at: Optional[bytes], offset: int) -> None:
         """Take in what the newest line of a job says.
@@ -64,8 +70,8 @@ class Index:
                 heapq.heappush(self._behind, seq)
         elif state in (_CLAIMABLE, _RETRYING) and run_at is not None:
             self._set(seq, -offset)
-            heap = self._retries if state == _RETRYING else self._delayed
-            heapq.heappush(heap, (clock.from_iso(run_at.decode("ascii")), seq, offset))
+            due = clock.from_iso(run_at.decode("ascii"))
+            self._await((due, seq, offset), state == _RETRYING)
         else:
             self._set(seq, 0)
 
@@ -77,18 +83,13 @@ class Index:
             horizon: how far ahead a retry can lie at the most, in seconds; one further ahead is due, for the clock
                 stepped back.
         """
-        self._release_due(self._delayed, now)
-        self._release_due(self._retries, now)
-        self._release_beyond(now + horizon)
-        while self._behind and self._get(self._behind[0]) <= 0:
-            heapq.heappop(self._behind)
-        if self._behind:
-            return self._get(self._behind[0])
-        slots, at = self._slots, self._cursor - self._base
-        while at < len(slots) and slots[at] <= 0:
-            at += 1
-        self._cursor = self._base + at
-        return slots[at] if at < len(slots) else None
+        limit = now + horizon
+        self._collect(now, limit)
+        plain = self._first_plain()
+        due = self._first_due(now, limit)
+        if due is None or (plain is not None and plain < due[0]):
+            return None if plain is None else self._get(plain)
+        return due[2]
 
     def next_due(self) -> Optional[float]:
         """Return when the next job that waits for its time can be claimed."""
@@ -97,22 +98,48 @@ class Index:
                 heapq.heappop(heap)
         return min((heap[0][0] for heap in (self._retries, self._delayed) if heap), default=None)
 
-    def _release_due(self, heap: List[Tuple[float, int, int]], now: float) -> None:
-        while heap and heap[0][0] <= now:
-            self._release(heapq.heappop(heap))
+    def _await(self, entry: Tuple[float, int, int], is_retry: bool) -> None:
+        heapq.heappush(self._retries if is_retry else self._delayed, entry)
+        if is_retry:
+            self._farthest = max(self._farthest, entry[0])
 
-    def _release_beyond(self, limit: float) -> None:
-        # The heap's first is its earliest: if even that lies beyond the limit, all do.
-        heap = self._retries
-        while heap and (heap[0][0] > limit or not self._is_current(heap[0])):
-            self._release(heapq.heappop(heap))
+    def _collect(self, now: float, limit: float) -> None:
+        """Move what is due from the heaps that are ordered by time to the one that is ordered by seq."""
+        for heap in (self._delayed, self._retries):
+            while heap and heap[0][0] <= now:
+                due, seq, offset = heapq.heappop(heap)
+                heapq.heappush(self._due, (seq, due, offset, heap is self._retries))
+        if self._farthest > limit:
+            # The clock stepped back, or the longest delay was made shorter.
+            for due, seq, offset in self._retries:
+                if due > limit:
+                    heapq.heappush(self._due, (seq, due, offset, True))
+            self._retries = [entry for entry in self._retries if entry[0] <= limit]
+            heapq.heapify(self._retries)
+            self._farthest = max((due for due, _, _ in self._retries), default=0.0)
 
-    def _release(self, entry: Tuple[float, int, int]) -> None:
-        if self._is_current(entry):
-            _, seq, offset = entry
-            self._set(seq, offset)
-            if seq < self._cursor:
-                heapq.heappush(self._behind, seq)
+    def _first_plain(self) -> Optional[int]:
+        """Return the seq of the oldest job that can be claimed whatever the time."""
+        while self._behind and self._get(self._behind[0]) <= 0:
+            heapq.heappop(self._behind)
+        if self._behind:
+            return self._behind[0]
+        slots, at = self._slots, self._cursor - self._base
+        while at < len(slots) and slots[at] <= 0:
+            at += 1
+        self._cursor = self._base + at
+        return self._cursor if at < len(slots) else None
+
+    def _first_due(self, now: float, limit: float) -> Optional[Tuple[int, float, int, bool]]:
+        """Return the oldest of the jobs that are due; those that no longer are, for the clock stepped back, wait again."""
+        while self._due:
+            seq, due, offset, is_retry = self._due[0]
+            if self._get(seq) == -offset:
+                if due <= now or (is_retry and due > limit):
+                    return self._due[0]
+                self._await((due, seq, offset), is_retry)
+            heapq.heappop(self._due)
+        return None
 
     def _is_current(self, entry: Tuple[float, int, int]) -> bool:
         return self._get(entry[1]) == -entry[2]

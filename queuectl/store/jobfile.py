@@ -123,13 +123,16 @@ class JobFile:
         """
         while True:
             lines = self.read(lambda snapshot: self._look_up(snapshot, job_ids))
-            with self._lock:
-                self._watched = lines
-                try:
-                    if self._catch_up():
+            journal, self._watched = self.journal, lines
+            try:
+                if self.index is not None:
+                    # Much may have come, after a rewrite everything: that must not keep others waiting.
+                    self.follow()
+                with self._lock:
+                    if self._catch_up() and self.journal is journal:
                         return write(lines)
-                finally:
-                    self._watched = None
+            finally:
+                self._watched = None
 
     def append(
         self,
@@ -196,13 +199,18 @@ class JobFile:
             status = os.stat(self._folder.job_file)
         except FileNotFoundError as error:
             raise self._gone() from error
+        except OSError as error:
+            raise failure("open", self._folder.job_file, error) from error
         if (status.st_dev, status.st_ino) == self.journal.inode:
             return False
-        old = self.journal
-        self.journal = self._open()
-        old.close()
-        if self.journal.header["store"] != old.header["store"] or self._lock.is_stale():
+        old, new = self.journal, self._open()
+        if new.header["store"] != old.header["store"]:
+            new.close()
             raise self._gone()
+        self.journal = new
+        old.close()
+        # Whoever replaced it may have died before the disk held the new name.
+        self._folder_synced = False
         self._start_over()
         return True
 
@@ -246,16 +254,21 @@ class JobFile:
 
     def _catch_up(self) -> bool:
         """Under the lock: see everything that was committed, and leave nothing behind it; not if it was replaced."""
-        if self.reopen_if_replaced():
-            return False
-        if not self._boot_checked:
-            self._check_boot()
-        if os.access(self._folder.unsynced, os.F_OK):
-            self._replace_unsynced()
+        if self._mend():
             return False
         if self.follow_locked() > 0:
             self.cut_tail(self.journal)
         return True
+
+    def _mend(self) -> bool:
+        """Under the lock: repair what a loss of power or a failing disk left; tell whether the file is another now."""
+        replaced = self.reopen_if_replaced()
+        if not self._boot_checked:
+            self._check_boot()
+        if os.access(self._folder.unsynced, os.F_OK):
+            self._replace_unsynced()
+            replaced = self.reopen_if_replaced()
+        return replaced
 
     def follow_locked(self) -> int:
         """Like `follow`, for a holder of the lock: what is damaged now is damaged."""
@@ -281,11 +294,9 @@ class JobFile:
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(self._lock)
-                if not self._boot_checked:
-                    self._check_boot()
+                self._mend()
             except StoreError:
-                pass
-            self.reopen_if_replaced()
+                self.reopen_if_replaced()
             yield
 
     def _check_boot(self) -> None:
@@ -305,7 +316,7 @@ class JobFile:
             self.journal.go_to(good)
             self.cut_tail(self.journal)
             self._start_over()
-        sync_data(self.journal.fd)
+        self.sync()
         replace_file(self._folder.boot, boot)
         self._boot_checked = True
 

@@ -24,7 +24,7 @@ import json
 import mmap
 import os
 import re
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 from zlib import crc32
 
 from queuectl.errors import DamagedError, OutcomeUnknownError, StoreError, StoreFullError
@@ -80,11 +80,13 @@ class Journal:
     def __init__(self, path: str) -> None:
         self.path = path
         self.fd = -1
+        self._read_only: Optional[OSError] = None
         try:
             self.fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EROFS, errno.EPERM):
                 raise failure("open", self.path, error) from error
+            self._read_only = error
             self.fd = self._open_to_read()
         try:
             status = os.fstat(self.fd)
@@ -164,7 +166,7 @@ class Journal:
             How many bytes lie behind the last commit: an append in progress, or a torn tail.
 
         Raises:
-            DamagedError: the bytes are not those that were written. Some lines may have been visited.
+            DamagedError: the bytes are not those that were written; nothing was visited.
         """
         data = os.pread(self.fd, _CHUNK, self.end)
         if not data:
@@ -180,6 +182,8 @@ class Journal:
             size = os.fstat(self.fd).st_size
             last = self.tail()
             stop = last.end
+        if last is None and self.end == 0:
+            raise DamagedError(self.path, 0, "there is no commit line")
         if last is not None and last.end > self.end:
             self._consume(data, last, visit)
         return size - stop
@@ -224,6 +228,7 @@ class Journal:
         Returns:
             How many bytes there were.
         """
+        self._require_writable("repair")
         size = os.fstat(self.fd).st_size
         try:
             kept = os.open(keep_as, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -322,48 +327,52 @@ class Journal:
         return Commit(number, meta, offset, offset + len(line) + 1, crc32(line + b"\n", before))
 
     def _consume(self, data: bytes, last: Commit, visit: Optional[Visit]) -> None:
-        """Check and visit every line from `end` to the end of `last`; `data` is what was read of it already."""
-        at, crc, since = self.end, self.crc, self.end
-        while at < last.end:
-            view = data[: last.end - at]
-            done = view.rfind(b"\n") + 1
-            if done == 0:
-                # A line longer than what was read.
-                size = len(data)
-                data = os.pread(self.fd, size * 4, at)
-                if len(view) < size or len(data) <= size:
-                    raise DamagedError(self.path, since, SHORTER)
-                continue
-            crc, since = self._check(view[:done], at, crc, since, visit)
-            at += done
-            data = os.pread(self.fd, _CHUNK, at) if at < last.end else b""
+        """Check every byte from `end` to the end of `last`, and visit the lines only then.
+
+        Args:
+            data: what was read of it already.
+            last: the last commit.
+            visit: called for each line that is neither header nor commit line.
+        """
+        crc = self.crc
+        for block in self._blocks(data, last.end):
+            crc = crc32(block, crc)
         if crc != last.crc:
-            raise DamagedError(self.path, since, REASON)
+            good = self.last_good()
+            raise DamagedError(self.path, 0 if good is None else good.end, REASON)
+        if visit is not None:
+            at, rest = self.end, b""
+            for block in self._blocks(data, last.end):
+                lines = rest + block
+                done = lines.rfind(b"\n") + 1
+                self._visit_lines(lines, at, done, visit)
+                at += done
+                rest = lines[done:]
         self.go_to(last)
 
-    def _check(
-        self, data: bytes, at: int, crc: int, since: int, visit: Optional[Visit]
-    ) -> Tuple[int, int]:
-        """Check whole lines that begin at offset `at`; return the crc behind them and the end of the last commit."""
-        position = checked = 0
-        if at == 0:
-            position = self.header_end
-        while position < len(data):
+    def _blocks(self, data: bytes, stop: int) -> Iterator[bytes]:
+        """Yield the bytes from `end` to `stop`, beginning with `data`, which was read already."""
+        at = self.end
+        while data:
+            yield data[: stop - at]
+            at += len(data)
+            data = os.pread(self.fd, min(_CHUNK, stop - at), at) if at < stop else b""
+
+    def _visit_lines(self, data: bytes, at: int, stop: int, visit: Visit) -> None:
+        """Visit the lines that end before `stop` in bytes that begin at offset `at`."""
+        position = self.header_end if at == 0 else 0
+        while position < stop:
             newline = data.index(b"\n", position)
-            if data.startswith(_COMMIT, position):
-                crc = crc32(data[checked:position], crc)
-                stated = data[newline - _SUM_SIZE - 9 : newline - _SUM_SIZE - 1]
-                if b"%08x" % crc != stated:
-                    raise DamagedError(self.path, since, REASON)
-                crc = crc32(data[position : newline + 1], crc)
-                checked = newline + 1
-                since = at + checked
-            elif visit is not None:
+            if not data.startswith(_COMMIT, position):
                 visit(at + position, data[position:newline])
             position = newline + 1
-        return crc32(data[checked:], crc), since
+
+    def _require_writable(self, action: str) -> None:
+        if self._read_only is not None:
+            raise failure(action, self.path, self._read_only)
 
     def _write(self, data: bytes, offset: int) -> None:
+        self._require_writable("write")
         view = memoryview(data)
         written = 0
         try:

@@ -12,7 +12,7 @@ import os
 import random
 import threading
 import time
-from typing import Callable, Optional
+from typing import Optional
 
 from queuectl.errors import StoreError, StoreLockedError
 
@@ -58,8 +58,8 @@ def is_held(path: str) -> bool:
 def _try_descriptor(fd: int) -> bool:
     if _HAS_DESCRIPTORS:
         return filelock.lock_descriptor(fd, blocking=False)
-    # FileLock of an old filelock would do the same, but a copy of it in a forked child unlocks the parent's
-    # lock when it is collected.
+    # FileLock of an old filelock does the same to a file that it opens itself. But it makes a removed folder anew,
+    # and a copy of it in a forked child unlocks the parent's lock when it is collected.
     import fcntl
 
     try:
@@ -67,6 +67,15 @@ def _try_descriptor(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _unlock_descriptor(fd: int) -> None:
+    if _HAS_DESCRIPTORS:
+        filelock.unlock_descriptor(fd)
+    else:
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 class StoreLock:
@@ -81,9 +90,8 @@ class StoreLock:
         self._path = path
         self._patience = patience
         self._threads = threading.Lock()
+        self._opening = threading.Lock()
         self._pid = -1
-        self._try: Callable[[], bool]
-        self._unlock: Callable[[], None]
         self._fd = -1
 
     def __enter__(self) -> None:
@@ -100,15 +108,19 @@ class StoreLock:
                 f"store locked for over {self._patience:g}s by another thread of this process"
             )
         try:
-            if not self._try():
+            if not _try_descriptor(self._fd):
+                self._wait()
+            while os.fstat(self._fd).st_nlink == 0 and self._open_the_next():
                 self._wait()
         except BaseException:
+            # An interrupt may have come when it was taken already.
+            _unlock_descriptor(self._fd)
             self._threads.release()
             raise
 
     def __exit__(self, *exc: object) -> None:
         try:
-            self._unlock()
+            _unlock_descriptor(self._fd)
         finally:
             self._threads.release()
 
@@ -116,62 +128,48 @@ class StoreLock:
         """Close the lock file; nothing of the parent's is unlocked by it."""
         if self._fd >= 0:
             os.close(self._fd)
+        self._opening = threading.Lock()
         self._fd = -1
         self._pid = -1
 
-    def is_stale(self) -> bool:
-        """Tell whether the path no longer leads to the file that this process locks."""
-        if self._fd < 0:
-            return False
-        try:
-            there = os.stat(self._path)
-        except FileNotFoundError:
-            return True
-        return not os.path.samestat(there, os.fstat(self._fd))
-
     def _open(self) -> None:
-        self.close()
-        # A lock that a thread of the parent held at the fork would stay taken here for ever.
-        self._threads = threading.Lock()
-        if not _HAS_DESCRIPTORS:
-            self._use_file_lock()
-        else:
-            try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                raise StoreError(
-                    f"cannot lock the store: {self._path}: {error.strerror}"
-                ) from error
-            self._fd = fd
-            self._try = lambda: filelock.lock_descriptor(fd, blocking=False)
-            self._unlock = lambda: filelock.unlock_descriptor(fd)
-        self._pid = os.getpid()
+        with self._opening:
+            if self._pid != os.getpid():
+                try:
+                    fd = self._open_file()
+                except OSError as error:
+                    raise StoreError(
+                        f"cannot lock the store: {self._path}: {error.strerror}"
+                    ) from error
+                if self._fd >= 0:
+                    os.close(self._fd)
+                # A lock that a thread of the parent held at the fork would stay taken here for ever.
+                self._threads = threading.Lock()
+                self._fd = fd
+                self._pid = os.getpid()
 
-    def _use_file_lock(self) -> None:
-        lock = filelock.FileLock(self._path, timeout=0, mode=0o600)
+    def _open_the_next(self) -> bool:
+        """Turn to the file that took the place of one that was removed, as people do with locks they think stale."""
+        try:
+            fd = self._open_file()
+        except OSError:
+            # The whole store was removed, which those who hold the lock will see.
+            return False
+        os.close(self._fd)
+        self._fd = fd
+        return True
 
-        def attempt() -> bool:
-            try:
-                lock.acquire()
-            except filelock.Timeout:
-                return False
-            except OSError as error:
-                raise StoreError(
-                    f"cannot lock the store: {self._path}: {error.strerror}"
-                ) from error
-            return True
-
-        self._try = attempt
-        self._unlock = lock.release
+    def _open_file(self) -> int:
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + self._patience
         pause = 0.0002
         while True:
+            if _try_descriptor(self._fd):
+                return
             # Jitter keeps those who wait from coming back all at once.
             time.sleep(pause * random.uniform(0.5, 1.5))
-            if self._try():
-                return
             if time.monotonic() >= deadline:
                 raise StoreLockedError(
                     f"store locked for over {self._patience:g}s by {_holder(self._path)}: {self._path}"

@@ -37,6 +37,8 @@ class Members:
         self._folder = folder
         self._files: Dict[str, int] = {}
         self._locks: Dict[str, int] = {}
+        # The locks of dead members, whom nobody else can take while we hold them.
+        self._dead: Dict[str, int] = {}
         self._pipe = -1
         self.stop_asked: Optional[bool] = None
 
@@ -54,11 +56,15 @@ class Members:
             time.sleep(0.001)
             lock = take_liveness(self.path(member.id, "lock"))
         self._locks[member.id] = lock
-        if member.role == "supervisor":
-            self._open_pipe(member.id)
-        path = self.path(member.id, "json")
-        self._files[member.id] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.note(member)
+        try:
+            if member.role == "supervisor":
+                self._open_pipe(member.id)
+            path = self.path(member.id, "json")
+            self._files[member.id] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.note(member)
+        except OSError:
+            self.leave(member.id)
+            raise
 
     def note(self, member: Member) -> None:
         """Write down what a member of this process is running."""
@@ -68,15 +74,16 @@ class Members:
     def leave(self, member_id: str) -> None:
         """Take a member of this process out. Only under the store's lock."""
         self.remove(member_id)
-        os.close(self._files.pop(member_id))
-        os.close(self._locks.pop(member_id))
+        for held in (self._files, self._locks):
+            if member_id in held:
+                os.close(held.pop(member_id))
 
     def forget(self) -> None:
         """Close what was inherited over a fork; the locks stay the parent's."""
-        for fd in (*self._files.values(), *self._locks.values()):
-            os.close(fd)
-        self._files.clear()
-        self._locks.clear()
+        for held in (self._files, self._locks, self._dead):
+            for fd in held.values():
+                os.close(fd)
+            held.clear()
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
@@ -110,25 +117,26 @@ class Members:
         """Yield the ids of dead members, each locked so that nobody else takes it. Only under the store's lock."""
         for name in self._names(".lock"):
             member_id = name[: -len(".lock")]
-            if member_id not in self._locks:
+            if member_id not in self._locks and member_id not in self._dead:
                 lock = take_liveness(self.path(member_id, "lock"))
                 if lock is not None:
-                    self._locks[member_id] = lock
+                    self._dead[member_id] = lock
                     yield member_id
 
     def drop_dead(self, member_id: str) -> None:
         """Remove the files of a dead member that `take_dead` gave. Only under the store's lock."""
         self.remove(member_id)
-        os.close(self._locks.pop(member_id))
+        if member_id in self._dead:
+            os.close(self._dead.pop(member_id))
+
+    def has_trace(self, member_id: str) -> bool:
+        """Tell whether there is anything left of a member, dead or alive."""
+        return os.path.exists(self.path(member_id, "lock"))
 
     def has_dead(self) -> bool:
         """Tell, without the store's lock, whether `take_dead` may find one."""
-        for name in self._names(".lock"):
-            if name[: -len(".lock")] not in self._locks and not self._is_alive(
-                name[: -len(".lock")]
-            ):
-                return True
-        return False
+        ids = [name[: -len(".lock")] for name in self._names(".lock")]
+        return any(not self._is_alive(each) for each in ids if each not in self._dead)
 
     def remove(self, member_id: str) -> None:
         """Remove a member's files; the lock last, so that a crash in between leaves what `take_dead` finds."""
@@ -139,7 +147,9 @@ class Members:
     def tell_news(self, jobs: int) -> None:
         """Tell every supervisor that so many jobs may have become claimable."""
         for name in self._names(".wake"):
-            self._send(name[: -len(".wake")], _NEWS * min(jobs, 1024))
+            # The commit stands, whether it can be told or not: who is not told looks for himself.
+            with contextlib.suppress(StoreError):
+                self._send(name[: -len(".wake")], _NEWS * min(jobs, 1024))
 
     def ask_to_stop(self, supervisor: str, force: bool) -> bool:
         """Ask a supervisor to stop; tell whether it could be asked."""
@@ -187,6 +197,8 @@ class Members:
         return True
 
     def _is_alive(self, member_id: str) -> bool:
+        if member_id in self._dead:
+            return False
         return member_id in self._locks or is_held(self.path(member_id, "lock"))
 
     def _names(self, ending: str) -> List[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from itertools import chain
 from typing import Any, Callable, Dict, Iterator, List, Optional
 from zlib import crc32
 
@@ -53,19 +54,19 @@ def rewrite(folder: StoreFolder, lock: StoreLock, cut_tail: Callable[[Journal], 
         StoreError: it could not be; the old file is still in force.
         DamagedError: the old file is damaged.
     """
-    turn = take_liveness(folder.rewrite_lock)
-    if turn is None:
-        return False
     try:
-        source = Journal(folder.job_file)
-        with contextlib.closing(source):
-            return _Rewrite(folder, source).run(lock, cut_tail)
+        turn = take_liveness(folder.rewrite_lock)
+        if turn is None:
+            return False
+        try:
+            with contextlib.closing(Journal(folder.job_file)) as source:
+                return _Rewrite(folder, source).run(lock, cut_tail)
+        finally:
+            os.close(turn)
     except FileNotFoundError as error:
         raise StoreGoneError(f"store {folder.path} was removed while in use") from error
     except OSError as error:
         raise failure("rewrite", folder.job_file, error) from error
-    finally:
-        os.close(turn)
 
 
 class _Rewrite:
@@ -80,7 +81,11 @@ class _Rewrite:
         snapshot = Snapshot(self._source, self._folder.path)
         self._source.go_to(snapshot.commit)
         live, finished = snapshot.places_of_newest(finished=JobState.COMPLETED)
-        history = self._extend_history(snapshot.lines(finished), len(finished))
+        purged = snapshot.purged_from_history()
+        lines = snapshot.lines(finished)
+        if purged:
+            lines = chain(snapshot.history_lines(without=purged), lines)
+        history = self._extend_history(lines, len(finished) - len(purged), anew=bool(purged))
         self._make_new(snapshot.commit, history)
         with contextlib.closing(Journal(self._folder.rewritten)) as new:
             new.go_behind_header()
@@ -99,18 +104,28 @@ class _Rewrite:
                 new.sync()
                 os.rename(self._folder.rewritten, self._folder.job_file)
                 sync_folder(self._folder.path)
+        self._remove_histories(history)
         return True
 
-    def _extend_history(self, lines: Iterator[bytes], count: int) -> Optional[Dict[str, Any]]:
-        """Add completed jobs to the history; return what the new header says of it."""
+    def _extend_history(
+        self, lines: Iterator[bytes], count: int, anew: bool
+    ) -> Optional[Dict[str, Any]]:
+        """Add completed jobs to the history; return what the new header says of it.
+
+        Args:
+            lines: their lines; all that are to be kept, if it begins anew.
+            count: how many jobs it gains.
+            anew: whether to begin the next generation, for jobs that were purged cannot be cut out.
+        """
         old = self._source.header["history"]
         if old is None and count == 0:
             return None
-        if old is None:
-            generation, length, crc, completed = 1, 0, 0, 0
-        else:
-            generation, length, crc = old["generation"], old["length"], int(old["crc"], 16)
-            completed = old["counts"]["completed"]
+        generation, length, crc, completed = 1, 0, 0, count
+        if old is not None:
+            generation = old["generation"] + 1
+            completed += old["counts"]["completed"]
+            if not anew:
+                generation, length, crc = old["generation"], old["length"], int(old["crc"], 16)
         name = self._folder.history(generation)
         fd = os.open(
             os.path.join(self._folder.path, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -131,8 +146,15 @@ class _Rewrite:
             "file": name,
             "length": length,
             "crc": f"{crc:08x}",
-            "counts": {"completed": completed + count},
+            "counts": {"completed": completed},
         }
+
+    def _remove_histories(self, current: Optional[Dict[str, Any]]) -> None:
+        """Remove those of other generations; who still reads one will see that the job file was replaced."""
+        for name in os.listdir(self._folder.path):
+            if name.startswith("history-") and (current is None or name != current["file"]):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self._folder.path, name))
 
     def _make_new(self, commit: Commit, history: Optional[Dict[str, Any]]) -> None:
         header = {key: self._source.header[key] for key in ("store", "created_at")}

@@ -53,7 +53,7 @@ class Snapshot:
 
     def get(self, job_id: str) -> Optional[Job]:
         """Find the job of this id."""
-        line = self._find_line(job_id.encode())
+        line = self._find_line(_encoded(job_id))
         return None if line is None else from_line(line)
 
     def find(self, prefix: str, limit: int) -> List[str]:
@@ -61,7 +61,7 @@ class Snapshot:
         found: List[str] = []
         seen: Set[str] = set()
         start = re.compile(
-            rb'^\{"id":"(' + re.escape(prefix.encode()) + rb'[^"]*)","seq":', re.MULTILINE
+            rb'^\{"id":"(' + re.escape(_encoded(prefix)) + rb'[^"]*)","seq":', re.MULTILINE
         )
         for _, data, end in reversed(self._files):
             for match in start.finditer(data, 0, end):
@@ -133,6 +133,23 @@ class Snapshot:
         for at in places:
             yield data[at : data.find(b"\n", at) + 1]
 
+    def purged_from_history(self) -> Set[int]:
+        """Find the jobs, by seq, that the history holds though the job file says that they were purged."""
+        *history, (_, live, end) = self._files
+        purged = {int(match[2]) for match in HEADS.finditer(live, 0, end) if match[3] == _PURGED}
+        found: Set[int] = set()
+        if purged:
+            for _, data, length in history:
+                found.update(int(match[2]) for match in HEADS.finditer(data, 0, length))
+        return purged & found
+
+    def history_lines(self, without: Set[int]) -> Iterator[bytes]:
+        """Yield the lines of the history, with their newlines, but for those of some jobs, given by seq."""
+        for _, data, length in self._files[:-1]:
+            for match in HEADS.finditer(data, 0, length):
+                if int(match[2]) not in without:
+                    yield data[match.start() : data.find(b"\n", match.start()) + 1]
+
     def claimed_by(self, worker: str) -> Optional[Job]:
         """Find the job that this worker holds: at most one, and the last that it touched."""
         _, data, end = self._files[-1]
@@ -169,6 +186,11 @@ class Snapshot:
 
 def _map(fd: int, length: int) -> _Bytes:
     return mmap.mmap(fd, length, access=mmap.ACCESS_READ) if length else b""
+
+
+def _encoded(job_id: str) -> bytes:
+    # What a user types need not be an id, nor text: bytes that are none arrive as lone surrogates.
+    return job_id.encode("utf-8", "surrogatepass")
 
 
 def _line(data: _Bytes, at: int) -> bytes:

@@ -1,0 +1,196 @@
+"""Jobs as text: a JSON object, or the lines of a file; all checked before the store is opened."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
+
+from queuectl import clock
+from queuectl.cli import output
+from queuectl.cli.command import Session
+from queuectl.config import MAX_ATTEMPTS, parse_whole
+from queuectl.errors import DuplicateIdError, InvalidValueError, RequestError
+from queuectl.job import SHOWN_FIELDS, Job, validate_command, validate_id
+from queuectl.manager import NO_LIMIT, NewJob
+
+_KEYS = ("id", "command", "max_retries", "timeout")
+# JSON may take six bytes to write one of the 131,071 that a command may have.
+_LONGEST_LINE = 1 << 20
+_LITERAL = "-- "
+_REPORT_EVERY = 1000
+
+
+class Defaults(NamedTuple):
+    """What the options say for every line of a file."""
+
+    max_retries: Optional[int]
+    timeout: Optional[float]
+
+
+def parse_max_retries(text: str) -> int:
+    """Read a number of attempts, or raise InvalidValueError."""
+    return parse_whole(text, 0, MAX_ATTEMPTS)
+
+
+def parse_timeout(text: str) -> float:
+    """Read a duration or `none`, or raise InvalidValueError."""
+    return NO_LIMIT if text.strip().lower() == "none" else clock.parse_duration(text)
+
+
+def parse_json_job(text: str, given: Mapping[str, Any]) -> NewJob:
+    """Read a job that is written as a JSON object.
+
+    Args:
+        text: the object.
+        given: by key, what options say; a key that also stands in the object is refused.
+
+    Raises:
+        InvalidValueError: it is not JSON, or not a job.
+    """
+    values = _read_object(text)
+    for key in values:
+        if given.get(key) is not None:
+            raise InvalidValueError(f"{key} is given twice: in the JSON job and as an option")
+    return NewJob(**{**given, **values})
+
+
+def _read_object(text: str) -> Dict[str, Any]:
+    try:
+        values = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        what = error.msg[:1].lower() + error.msg[1:]
+        raise _bad_json(f"{what} at character {error.pos + 1}") from error
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits; brackets in thousands of brackets.
+        raise _bad_json("too large a number, or too deep") from error
+    return _checked(values)
+
+
+def _bad_json(why: str) -> InvalidValueError:
+    return InvalidValueError(f"bad JSON job: {why}; for a shell group put -- before it")
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    values: Dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise InvalidValueError(f"bad JSON job: the key {key!r} is there twice")
+        values[key] = value
+    return values
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidValueError(f"bad JSON job: {name} is not a number")
+
+
+def _checked(values: Dict[str, Any]) -> Dict[str, Any]:
+    for key in values:
+        if key not in _KEYS:
+            raise InvalidValueError(f"bad JSON job: the key {_why_not(key)}")
+    if "command" not in values:
+        raise InvalidValueError('bad JSON job: the key "command" is missing')
+    for key in ("id", "command"):
+        if key in values and not isinstance(values[key], str):
+            raise InvalidValueError(f"bad JSON job: {key} must be a string")
+    validate_command(values["command"])
+    if "id" in values:
+        validate_id(values["id"])
+    if "max_retries" in values:
+        _check_max_retries(values["max_retries"])
+    if "timeout" in values:
+        values["timeout"] = _checked_timeout(values["timeout"])
+    return values
+
+
+def _why_not(key: str) -> str:
+    if key in SHOWN_FIELDS:
+        return f"{key!r} is set by queuectl"
+    import difflib
+
+    near = difflib.get_close_matches(key, _KEYS, n=1)
+    return f"{key!r} is unknown: " + (
+        f"did you mean {near[0]!r}?" if near else f"use {', '.join(_KEYS)}"
+    )
+
+
+def _check_max_retries(value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidValueError("bad JSON job: max_retries must be a whole number")
+    if not 0 <= value <= MAX_ATTEMPTS:
+        raise InvalidValueError(f"bad JSON job: max_retries is not between 0 and {MAX_ATTEMPTS}")
+
+
+def _checked_timeout(value: Any) -> float:
+    if value is None:
+        return NO_LIMIT
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise InvalidValueError("bad JSON job: timeout must be a number of seconds, or null")
+    if not 0.001 <= value <= clock.MAX_DURATION:
+        raise InvalidValueError("bad JSON job: timeout is not between 0.001 and a century")
+    return round(float(value), 3)
+
+
+def add_file(session: Session, path: str, defaults: Defaults) -> List[Job]:
+    """Add a job for each line of a file, all or none.
+
+    Args:
+        session: whose store.
+        path: of the file; `-` is standard input.
+        defaults: for what a line does not say.
+
+    Raises:
+        InvalidValueError: the file cannot be read, or a line is bad; the message gives its number.
+        DuplicateIdError: an id is taken, in the store or by another line.
+    """
+    is_typed = path == "-" and os.isatty(0)
+    with output.Progress("reading jobs ...", wanted=not is_typed) as progress:
+        try:
+            with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+                requests = _read_lines(file, defaults, progress)
+        except OSError as error:
+            raise InvalidValueError(f"cannot read {path}: {error.strerror}") from error
+        if not requests:
+            return []
+        progress.show(f"adding {len(requests)} jobs ...")
+        with session.open(create=True) as manager:
+            try:
+                return manager.enqueue_many(list(requests.values()))
+            except DuplicateIdError as error:
+                number = next(n for n, job in requests.items() if job.id == error.job_id)
+                raise RequestError(f"line {number}: job {error.job_id!r} exists already") from error
+
+
+def _read_lines(file: BinaryIO, defaults: Defaults, progress: output.Progress) -> Dict[int, NewJob]:
+    """Read the jobs of a file, each by the number of its line."""
+    requests: Dict[int, NewJob] = {}
+    lines_of: Dict[str, int] = {}
+    for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
+        try:
+            request = _read_line(line, defaults)
+        except InvalidValueError as error:
+            raise InvalidValueError(f"line {number}: {error}") from error
+        if request is None:
+            continue
+        if request.id is not None:
+            other = lines_of.setdefault(request.id, number)
+            if other != number:
+                raise RequestError(f"line {number}: id {request.id!r} is also on line {other}")
+        requests[number] = request
+        if number % _REPORT_EVERY == 0:
+            progress.show(f"read {number} lines ...")
+    return requests
+
+
+def _read_line(line: bytes, defaults: Defaults) -> Optional[NewJob]:
+    if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
+        raise InvalidValueError(f"it is longer than {_LONGEST_LINE} bytes")
+    text = line.decode("utf-8", "surrogateescape").lstrip("\ufeff").rstrip("\r\n")
+    start = text.lstrip()
+    if not start or start.startswith("#"):
+        return None
+    if start.startswith("{"):
+        return NewJob(**{**defaults._asdict(), **_read_object(start)})
+    if text.startswith(_LITERAL):
+        text = text[len(_LITERAL) :]
+    return NewJob(validate_command(text), **defaults._asdict())

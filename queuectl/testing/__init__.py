@@ -1,0 +1,24 @@
+"""For those who write a store: the suite that it must pass, and a reference to compare it with.
+
+    from queuectl.testing import StoreContract
+
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        def store(self, tmp_path):
+            ...
+
+Needs pytest, which `queuectl[dev]` installs.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.register_assert_rewrite(
+    "queuectl.testing.claims", "queuectl.testing.jobs", "queuectl.testing.members"
+)
+
+from queuectl.testing.contract import StoreContract  # noqa: E402  # After the line above.
+from queuectl.testing.memory import MemoryStore  # noqa: E402
+
+__all__ = ["MemoryStore", "StoreContract"]

@@ -1,0 +1,17 @@
+"""The contract as a suite: one test a promise of `queuectl.store.base.Store`."""
+
+from __future__ import annotations
+
+from queuectl.testing.claims import ClaimContract
+from queuectl.testing.jobs import JobContract
+from queuectl.testing.members import MemberContract
+
+
+class StoreContract(JobContract, ClaimContract, MemberContract):
+    """Every store must pass this; a subclass provides the fixtures `store` and `reopen`.
+
+    `store` gives a new, empty store; `reopen` a function that opens the same one again, as another
+    process would, so that what one does is seen by the other. Stores that cannot be opened twice
+    leave `reopen` out: the tests that need it are skipped. What was opened is closed by whoever
+    opened it; once it is, its members are dead.
+    """

@@ -1,0 +1,218 @@
+"""A random walk that holds the file store against the reference in memory.
+
+Two file stores on one folder act in turn, as two processes would, each with its own view of the
+file; after every step both, and a third that was just opened, must show exactly what the reference
+shows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from typing import Any, Callable, List, Optional, Tuple, Type
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from queuectl import clock
+from queuectl import job as rules
+from queuectl.errors import RequestError, WrongStateError
+from queuectl.job import Job, JobState
+from queuectl.store.base import Store
+from queuectl.store.file import FileStore
+from queuectl.store.journal import Journal
+from queuectl.testing import MemoryStore
+
+START = 1_762_707_697.0
+HORIZON = 100.0
+# Where the disk is not waited for, if there is such a place: this is about what is kept.
+FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+IDS = st.sampled_from([f"job{number}" for number in range(8)])
+WHO = st.integers(0, 1)
+PICK = st.integers(0, 63)
+SECONDS = st.one_of(
+    st.sampled_from([0.0, 0.001, 1.0, 99.0]), st.integers(0, 90_000).map(lambda n: n / 1000)
+)
+EVENTS = st.sampled_from(["complete", "fail", "rescue", "release", "cancel", "retry"])
+
+
+class StoreMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.mkdtemp(dir=FAST)
+        self.path = os.path.join(self.folder, "queuectl_data")
+        self.model = MemoryStore(self.folder)
+        self.stores = [FileStore(self.path), FileStore(self.path)]
+        self.now = START
+        # Every version of every job that somebody has seen.
+        self.seen: List[Job] = []
+
+    def teardown(self) -> None:
+        for store in self.stores:
+            store.close()
+        try:
+            self.verify()
+        finally:
+            shutil.rmtree(self.folder)
+
+    def verify(self) -> None:
+        """Every byte of the job file is as it was written."""
+        journal = Journal(os.path.join(self.path, "jobs.jsonl"))
+        good = journal.last_good()
+        assert good is not None
+        assert good.end == os.path.getsize(journal.path)
+        assert good.meta["seq"] == self.model._shared.last_seq
+        journal.close()
+
+    @initialize(number=st.integers(0, 5))
+    def begin(self, number: int) -> None:
+        self.both(0, lambda store: store.add([self.new(f"first{each}") for each in range(number)]))
+
+    @rule(who=WHO, job_ids=st.lists(IDS, min_size=1, max_size=3), delay=st.none() | SECONDS)
+    def add(self, who: int, job_ids: List[str], delay: Optional[float]) -> None:
+        run_at = None if delay is None else self.now + delay
+        jobs = [self.new(job_id, run_at) for job_id in job_ids]
+        self.saw(self.both(who, lambda store: store.add(jobs, job_ids)) or [])
+
+    @rule(who=WHO)
+    def claim(self, who: int) -> None:
+        self.claim_with(who, None)
+
+    @precondition(lambda self: any(job.state == JobState.PROCESSING for job in self.seen))
+    @rule(who=WHO, pick=PICK, event=EVENTS, delay=SECONDS, fresh=st.booleans())
+    def claim_when_done(self, who: int, pick: int, event: str, delay: float, fresh: bool) -> None:
+        running = [job for job in self.seen if job.state == JobState.PROCESSING]
+        job: Optional[Job] = running[-1 - pick % len(running)]
+        if fresh and job is not None:
+            job = self.model.get(job.id)
+        if job is not None and job.state == JobState.PROCESSING:
+            done = self.changed(job, event, delay)
+            if done is not None and done.state != JobState.PROCESSING:
+                self.claim_with(who, done)
+
+    @precondition(lambda self: self.seen)
+    @rule(who=WHO, picks=st.lists(PICK, min_size=1, max_size=3), event=EVENTS, delay=SECONDS)
+    def save_what_was_seen(self, who: int, picks: List[int], event: str, delay: float) -> None:
+        picked = [self.seen[-1 - pick % len(self.seen)] for pick in picks]
+        self.save(who, picked, event, delay)
+
+    @rule(who=WHO, picks=st.lists(PICK, min_size=1, max_size=3), event=EVENTS, delay=SECONDS)
+    def save_what_is(self, who: int, picks: List[int], event: str, delay: float) -> None:
+        self.save(who, self.pick(picks), event, delay)
+
+    @rule(who=WHO, picks=st.lists(PICK, min_size=1, max_size=3), stale=st.booleans())
+    def remove(self, who: int, picks: List[int], stale: bool) -> None:
+        jobs = (
+            [self.seen[-1 - pick % len(self.seen)] for pick in picks]
+            if stale and self.seen
+            else self.pick(picks)
+        )
+        self.both(who, lambda store: store.remove(jobs))
+
+    @rule(who=WHO)
+    def rewrite(self, who: int) -> None:
+        assert self.stores[who].rewrite()
+
+    @rule(who=WHO)
+    def reopen(self, who: int) -> None:
+        self.stores[who].close()
+        self.stores[who] = FileStore(self.path)
+
+    @rule(seconds=SECONDS)
+    def time_passes(self, seconds: float) -> None:
+        self.now = clock.from_iso(clock.to_iso(self.now + seconds))
+
+    @rule(seconds=st.one_of(SECONDS, st.sampled_from([100.0, 100.001, 1000.0])))
+    def clock_steps_back(self, seconds: float) -> None:
+        self.now = clock.from_iso(clock.to_iso(self.now - seconds))
+
+    @precondition(lambda self: self.model.next_due() is not None)
+    @rule(early=st.booleans())
+    def time_passes_until_something_is_due(self, early: bool) -> None:
+        dues = [job.run_at for job in self.jobs() if job.waits and job.run_at is not None]
+        self.now = clock.from_iso(clock.to_iso(clock.from_iso(min(dues)) - early * 0.001))
+
+    @invariant()
+    def all_show_the_same(self) -> None:
+        fresh = FileStore(self.path)
+        try:
+            for store in (*self.stores, fresh):
+                self.shows_the_same(store)
+        finally:
+            fresh.close()
+
+    def shows_the_same(self, store: Store) -> None:
+        jobs = self.jobs()
+        assert list(store.select(JobState.ALL)) == jobs
+        assert store.counts() == self.model.counts()
+        assert sorted(store.find("job", 99)) == sorted(self.model.find("job", 99))
+        for job_id in {job.id for job in self.seen[-8:]} | {"job0", "absent"}:
+            assert store.get(job_id) == self.model.get(job_id)
+        assert store.claimable(self.now, HORIZON) == self.model.claimable(self.now, HORIZON)
+        for state in (JobState.DEAD, JobState.COMPLETED):
+            assert list(store.select([state], 2)) == list(self.model.select([state], 2))
+
+    def claim_with(self, who: int, done: Optional[Job]) -> None:
+        claimed = self.both(who, lambda store: store.claim("w1", self.now, HORIZON, done))
+        if claimed is not None:
+            self.saw([claimed])
+        if done is None and claimed is None:
+            assert self.stores[who].next_due() == self.model.next_due()
+
+    def save(self, who: int, jobs: List[Job], event: str, delay: float) -> None:
+        changed = [self.changed(job, event, delay) for job in jobs]
+        saved = [job for job in changed if job is not None]
+        self.both(who, lambda store: store.save(saved))
+        self.saw([job for job in saved if self.model.get(job.id) == job])
+
+    def both(self, who: int, act: Callable[[Store], Any]) -> Any:
+        """Do the same to a file store and the reference; both must answer or refuse alike."""
+        ours, theirs = _outcome(act, self.stores[who]), _outcome(act, self.model)
+        assert ours == theirs
+        return ours[0]
+
+    def changed(self, job: Job, event: str, delay: float) -> Optional[Job]:
+        """The job after an event, or nothing where the rules do not allow it."""
+        try:
+            if event == "fail":
+                return rules.fail(job, self.now, "Exit code 1", delay, 1)
+            if event == "rescue":
+                return rules.rescue(job, self.now, delay)
+            changed: Job = getattr(rules, event)(job, self.now)
+            return changed
+        except WrongStateError:
+            return None
+
+    def new(self, job_id: str, run_at: Optional[float] = None) -> Job:
+        return rules.enqueue(job_id, f"echo {job_id}", self.now, max_retries=3, run_at=run_at)
+
+    def saw(self, jobs: List[Job]) -> None:
+        self.seen.extend(jobs)
+
+    def pick(self, picks: List[int]) -> List[Job]:
+        jobs = self.jobs()
+        return [jobs[pick % len(jobs)] for pick in picks] if jobs else []
+
+    def jobs(self) -> List[Job]:
+        return list(self.model.select(JobState.ALL))
+
+
+def _outcome(act: Callable[[Store], Any], store: Store) -> Tuple[Any, Optional[Type[RequestError]]]:
+    try:
+        return act(store), None
+    except RequestError as error:
+        return None, type(error)
+
+
+StoreMachine.TestCase.settings = settings(
+    max_examples=50,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=list(HealthCheck),
+)
+TestStoreMachine = pytest.mark.slow(StoreMachine.TestCase)

@@ -1,0 +1,108 @@
+"""A job as a line: it comes back as it was, and scheduling can read its beginning by slicing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from queuectl import job as rules
+from queuectl.job import Job, JobState
+from queuectl.store.journal import Commit
+from queuectl.store.record import HEADS, from_line, head, purged_line, to_line
+from queuectl.store.rewrite import is_worthwhile
+from queuectl.testing.common import NOW
+
+# What argv can hold: text, and bytes that are none as lone surrogates.
+CHARACTERS = st.characters() | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)
+TEXT = st.text(CHARACTERS, max_size=20) | st.sampled_from(
+    ['"', "\\", "\n\r\u2028\0", '","seq":9,"']
+)
+JOBS = st.builds(
+    Job,
+    id=st.sampled_from(["a", "job-1.x_Y", "x" * 64]),
+    command=TEXT,
+    state=st.sampled_from(JobState.ALL),
+    attempts=st.integers(0, 9),
+    max_retries=st.just(3),
+    created_at=st.just("2025-11-09T17:01:37.123Z"),
+    updated_at=st.just("2025-11-09T17:01:37.123Z"),
+    last_error=st.none() | TEXT,
+    run_at=st.sampled_from([None, "2025-11-09T17:01:37.123Z", "1970-01-01T00:00:00.000Z"]),
+    timeout=st.none() | st.floats(0.001, 1e9),
+    cwd=TEXT,
+    worker=st.sampled_from([None, "w1"]),
+    exit_code=st.sampled_from([None, 0, 255]),
+    cancel_requested=st.booleans(),
+    seq=st.sampled_from([1, 10, 1 << 40]),
+)
+
+
+@given(JOBS)
+def test_a_job_comes_back_as_it_was(job: Job) -> None:
+    line = to_line(job)
+    assert from_line(line) == job
+    assert b"\n" not in line
+    assert line.isascii()
+    assert json.loads(line)["id"] == job.id
+
+
+@given(JOBS)
+def test_its_beginning_says_what_scheduling_needs(job: Job) -> None:
+    line = to_line(job)
+    run_at = None if job.run_at is None else job.run_at.encode()
+    assert head(line) == (job.seq, job.state.encode(), run_at)
+    match = HEADS.match(line)
+    assert match is not None
+    assert match.groups() == (job.id.encode(), b"%d" % job.seq, job.state.encode())
+    assert head(purged_line(job)) == (job.seq, b"purged", None)
+    assert HEADS.match(purged_line(job))
+
+
+@given(JOBS)
+def test_a_command_cannot_look_like_another_line(job: Job) -> None:
+    data = to_line(job) + b"\n"
+    assert len(HEADS.findall(data)) == 1
+    assert b'"worker":"' not in to_line(job).replace(b'"worker":"', b"", 1)
+
+
+def test_jq_reads_it() -> None:
+    line = to_line(rules.enqueue("a", "echo ä \udcff", NOW, max_retries=3))
+    try:
+        done = subprocess.run(["jq", ".id"], input=line, stdout=subprocess.PIPE, check=True)
+    except FileNotFoundError:
+        pytest.skip("there is no jq here")
+    assert done.stdout == b'"a"\n'
+
+
+class TestRewriteIsDue:
+    """When superseded lines outnumber both the live ones and 100,000."""
+
+    @pytest.mark.parametrize(
+        ("lines", "pending", "delayed", "completed", "moved", "due"),
+        [
+            (100_001, 0, 0, 0, 0, True),
+            (100_000, 0, 0, 0, 0, False),
+            (100_010, 10, 0, 0, 0, False),
+            (100_011, 10, 0, 0, 0, True),
+            # Delayed jobs are pending ones.
+            (100_010, 10, 10, 0, 0, False),
+            (400_000, 200_000, 0, 0, 0, False),
+            (400_001, 200_000, 0, 0, 0, True),
+            # Completed jobs are live until they are moved to the history.
+            (100_011, 0, 0, 10, 0, True),
+            (100_010, 0, 0, 10, 0, False),
+            (100_001, 0, 0, 10, 10, True),
+        ],
+    )
+    def test_the_limit(
+        self, lines: int, pending: int, delayed: int, completed: int, moved: int, due: bool
+    ) -> None:
+        counts = dict.fromkeys(JobState.ALL, 0)
+        counts.update(pending=pending, delayed=delayed, completed=completed)
+        tail = Commit(1, {"lines": lines, "counts": counts}, 0, 0, 0)
+        history = {"counts": {"completed": moved}} if moved else None
+        assert is_worthwhile(tail, {"history": history}) is due
