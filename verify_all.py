@@ -1,8 +1,8 @@
 """Verifies an installed QueueCTL from the outside: `python verify_all.py`.
 
-It runs the `queuectl` that PATH finds, against temporary stores, with real workers. Each check has a store of its own
-and leans on nothing that another check verifies, so a feature that is broken fails its own line and no other. Exits 1
-if a line says FAIL.
+It runs the `queuectl` that PATH finds, against temporary stores, with real workers. Each check has
+a store of its own and leans on nothing that another check verifies, so a feature that is broken
+fails its own line and no other. Exits 1 if a line says FAIL.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PATIENCE = 30.0
 AT_ONCE = 4  # checks mostly wait
 
 
-class Failure(Exception):
+class BrokenFeatureError(Exception):
     """A feature does not do what it promises."""
 
 
@@ -43,15 +43,14 @@ class Queue:
         done = subprocess.run(
             ["queuectl", *args],
             input=text or "",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             encoding="utf-8",
             env={**self.environ, **environ},
             cwd=self.folder,
             timeout=2 * PATIENCE,
         )
         if done.returncode != code:
-            raise Failure(
+            raise BrokenFeatureError(
                 f"queuectl {' '.join(args)} exited {done.returncode}: {done.stderr.strip()}"
             )
         return done.stdout
@@ -69,7 +68,7 @@ class Queue:
     def drain(self, **environ: str) -> None:
         self.run("start", "--drain", "--quiet", **environ)
 
-    def start(self, *args: str, **environ: str) -> "subprocess.Popen[bytes]":
+    def start(self, *args: str, **environ: str) -> subprocess.Popen[bytes]:
         """Start workers in the background."""
         return subprocess.Popen(
             ["queuectl", "start", "--quiet", *args],
@@ -97,7 +96,7 @@ class Queue:
 
 def require(condition: object, what: str) -> None:
     if not condition:
-        raise Failure(what)
+        raise BrokenFeatureError(what)
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:
@@ -243,7 +242,7 @@ def graceful_shutdown(queue: Queue) -> None:
     require(queue.job("next")["state"] == "pending", "a job was claimed after TERM")
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.kill()
         process.wait()
@@ -268,7 +267,13 @@ def verify(check: Callable[[Queue], None]) -> Optional[str]:
     folder = tempfile.mkdtemp(prefix="queuectl-verify-")
     try:
         check(Queue(folder))
-    except (Failure, OSError, ValueError, LookupError, subprocess.TimeoutExpired) as error:
+    except (
+        BrokenFeatureError,
+        OSError,
+        ValueError,
+        LookupError,
+        subprocess.TimeoutExpired,
+    ) as error:
         return f"{type(error).__name__}: {error}"
     finally:
         shutil.rmtree(folder, ignore_errors=True)

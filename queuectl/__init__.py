@@ -1,7 +1,7 @@
 """QueueCTL: a background job queue for shell commands.
 
-`QueueManager`, `Job` and the errors are loaded when they are first asked for, so that a command pays only for what it
-uses.
+`QueueManager`, `Job` and the errors are loaded when they are first asked for, so that a command
+pays only for what it uses.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Time as the store and the user write it: instants as ISO 8601 text, durations as `90` or `5m`.
 
-Instants have one fixed width (`2025-11-09T17:01:37.123Z`, always UTC, always milliseconds), so that they sort as
-text. Inside the program an instant is a float of seconds since the epoch. A rule never reads the clock: it is given
-`now`. Conversion rounds down to the millisecond and back exactly, so an instant never moves by being stored.
+Instants have one fixed width (`2025-11-09T17:01:37.123Z`, always UTC, always milliseconds), so that
+they sort as text. Inside the program an instant is a float of seconds since the epoch. A rule never
+reads the clock: it is given `now`. Conversion rounds down to the millisecond and back exactly, so
+an instant never moves by being stored.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([smhd]?)", re.ASCII)
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{3})Z", re.ASCII)
 
-# A century: longer than any job waits, short enough that an instant plus it stays a four-digit year.
+# A century: longer than any job waits, short enough that an instant plus it stays a four-digit
+# year.
 MAX_DURATION = 100 * 365 * 86400.0
 
 
@@ -56,7 +58,7 @@ def from_iso(text: str) -> float:
 
 
 def parse_duration(text: str) -> float:
-    """Read a duration, in seconds, to the nearest millisecond: `90`, `0.5`, `10s`, `5m`, `2h`, `1d`.
+    """Read a duration in seconds, to the millisecond: `90`, `0.5`, `10s`, `5m`, `2h`, `1d`.
 
     Raises:
         InvalidValueError: not in that form, not above 0, or longer than a century.
@@ -74,7 +76,8 @@ def format_duration(seconds: float) -> str:
     """Write a duration so that `parse_duration` reads the same: `90s`, `1h`, `0.5s`.
 
     Args:
-        seconds: the duration; whole days, hours and minutes get their unit, anything else is in seconds.
+        seconds: the duration; whole days, hours and minutes get their unit, anything else is in
+            seconds.
     """
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size and seconds % size == 0:

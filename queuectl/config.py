@@ -1,7 +1,8 @@
 """The settings: what each is for, its default, and what it may be.
 
-A setting comes from the command's flag, else the variable `QUEUECTL_<SETTING>`, else what `queuectl config` stored,
-else its default. Values are checked wherever they come from, so that nobody downstream has to.
+A setting comes from the command's flag, else the variable `QUEUECTL_<SETTING>`, else what `queuectl
+config` stored, else its default. Values are checked wherever they come from, so that nobody
+downstream has to.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def parse_size(text: str) -> int:
     """Read a number of bytes: `65536`, `64 KiB`, `16M`; units are powers of 1024.
 
     Raises:
-        InvalidValueError: not in that form, or below 1 KiB, which would leave no room for a head and a tail.
+        InvalidValueError: not in that form, or below 1 KiB, which would leave no room for a head
+            and a tail.
     """
     number = text.strip().lower()
     number = number[: -len("ib")] if number.endswith(("kib", "mib", "gib", "tib")) else number
@@ -89,7 +91,6 @@ class Setting(NamedTuple):
     Attributes:
         name: as it is stored and shown, with underscores.
         default: its value where nothing else is set.
-        about: one line for the documentation: what it is for.
         parse: text to value; raises InvalidValueError.
         format: value to the text that parses to it.
         lifts: whether `none` is a value too, and means no limit.
@@ -97,7 +98,6 @@ class Setting(NamedTuple):
 
     name: str
     default: Any
-    about: str
     parse: Callable[[str], Any]
     format: Callable[[Any], str] = str
     lifts: bool = False
@@ -133,23 +133,18 @@ def _table(*settings: Setting) -> Dict[str, Setting]:
 _DURATION = (clock.parse_duration, clock.format_duration)
 
 SETTINGS = _table(
-    Setting("max_retries", 3, "attempts in all, for a job that is enqueued without --max-retries",
-            lambda text: parse_whole(text, 0, MAX_ATTEMPTS)),
-    Setting("backoff_base", 2.0, "the delay after attempt n is this to the power of n, in seconds",
-            lambda text: parse_number(text, 0, 1e6), _number_text),
-    Setting("backoff_max", 3600.0, "the longest delay between two attempts", *_DURATION, lifts=True),
-    Setting("backoff_jitter", 0.0, "part of the delay that is added at random, from 0 to 1",
-            lambda text: parse_number(text, 0, 1), _number_text),
-    Setting("worker_count", 1, "workers of a start without --count", lambda text: parse_whole(text, 1, MAX_WORKERS)),
-    Setting("job_timeout", None, "how long one attempt may run, for a job that is enqueued without --timeout",
-            *_DURATION, lifts=True),
-    Setting("shutdown_grace", 30.0, "how long running jobs may go on once start is told to stop", *_DURATION),
-    Setting("kill_grace", 5.0, "how long a job that is ended has between TERM and KILL", *_DURATION),
-    Setting("max_output", 16 << 20, "the most output that is kept of one run", parse_size, format_size, lifts=True),
-    Setting("shell", "/bin/sh", "the program that runs a command, given -c and the command", _parse_shell),
-    Setting("log_level", "INFO", "what start says: WARNING leaves completions out, DEBUG adds every step",
-            _parse_log_level),
-)  # fmt: skip
+    Setting("max_retries", 3, lambda text: parse_whole(text, 0, MAX_ATTEMPTS)),
+    Setting("backoff_base", 2.0, lambda text: parse_number(text, 0, 1e6), _number_text),
+    Setting("backoff_max", 3600.0, *_DURATION, lifts=True),
+    Setting("backoff_jitter", 0.0, lambda text: parse_number(text, 0, 1), _number_text),
+    Setting("worker_count", 1, lambda text: parse_whole(text, 1, MAX_WORKERS)),
+    Setting("job_timeout", None, *_DURATION, lifts=True),
+    Setting("shutdown_grace", 30.0, *_DURATION),
+    Setting("kill_grace", 5.0, *_DURATION),
+    Setting("max_output", 16 << 20, parse_size, format_size, lifts=True),
+    Setting("shell", "/bin/sh", _parse_shell),
+    Setting("log_level", "INFO", _parse_log_level),
+)
 
 
 def setting(name: str) -> Setting:
@@ -172,7 +167,8 @@ class Settings:
 
     Args:
         stored: what the store holds, by setting name, as text.
-        environ: where to look for `QUEUECTL_<SETTING>`; the process's own by default. Empty is unset.
+        environ: where to look for `QUEUECTL_<SETTING>`; the process's own by default. Empty is
+            unset.
 
     Raises:
         InvalidValueError: a stored value or a variable does not hold a value of its setting.

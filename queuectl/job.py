@@ -1,16 +1,18 @@
 """The job: its record, its states, and the rules by which it passes from one to the next.
 
-    (none) --enqueue--> pending --claim--> processing --complete--> completed
-                        ^  ^ |              |  |  |
-                        |  | '--cancel--.   |  |  '--fail, attempts left--> failed --claim (when due)--> processing
-                        |  '--release---|---'  '-----fail, none left------> dead
-                        |               v
-                        '---retry-- cancelled, dead, failed
+    (none) ----- enqueue -----> pending
+    pending ---- claim -------> processing ---- complete ------------> completed
+    failed ----- claim, due --> processing ---- fail, attempts left -> failed
+                                processing ---- fail, none left -----> dead
+                                processing ---- release -------------> pending
+    pending, failed ---- cancel -> cancelled
+    failed, dead, cancelled ---- retry -> pending
 
-Every rule is a pure function of a job, `now` and what the event brought; it returns the changed job, with `rev` one
-higher, and never looks at a clock or a store. Invariants: `attempts` counts what is charged against `max_retries`;
-`runs` counts claims and never goes down, so that (id, runs, worker) names one claim for good; a job is `failed` only
-while its next attempt is scheduled, which `run_at` then tells.
+Every rule is a pure function of a job, `now` and what the event brought; it returns the changed
+job, with `rev` one higher, and never looks at a clock or a store. Invariants: `attempts` counts
+what is charged against `max_retries`; `runs` counts claims and never goes down, so that (id, runs,
+worker) names one claim for good; a job is `failed` only while its next attempt is scheduled, which
+`run_at` then tells.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class JobState:
     ALL = (PENDING, PROCESSING, COMPLETED, FAILED, DEAD, CANCELLED)
 
 
-# Linux takes at most 32 pages, the closing NUL included, for one argument of a new program (MAX_ARG_STRLEN).
+# Linux takes at most 32 pages, the closing NUL included, for one argument of a new program
+# (MAX_ARG_STRLEN).
 MAX_COMMAND_BYTES = 131071
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _WORKER_DIED = "Worker died"
@@ -50,7 +53,8 @@ class Job:
         id: letters, digits, `.`, `_` and `-`, 64 at most; set at enqueue.
         command: the shell line; bytes that are not UTF-8 are lone surrogates.
         state: one of `JobState`.
-        attempts: attempts charged so far, up at claim, down at release, 0 after a retry from dead or cancelled.
+        attempts: attempts charged so far, up at claim, down at release, 0 after a retry from dead
+            or cancelled.
         max_retries: attempts in all; 0 counts as 1; set at enqueue.
         created_at: when it was enqueued.
         updated_at: when it last changed.
@@ -109,7 +113,7 @@ SHOWN_FIELDS = tuple(field.name for field in fields(Job) if field.name != "seq")
 
 
 def validate_id(job_id: str) -> str:
-    """Return the id, or raise InvalidValueError unless it is 1 to 64 of letters, digits, `.`, `_` and `-`."""
+    """Return an id, or raise InvalidValueError unless it is 1 to 64 of A-Z, a-z, 0-9, `._-`."""
     if _ID.fullmatch(job_id) is None:
         raise InvalidValueError(f"bad id {job_id!r}: use 1 to 64 letters, digits, '.', '_' and '-'")
     return job_id
@@ -129,8 +133,8 @@ def validate_command(command: str) -> str:
         ) from error
     if size > MAX_COMMAND_BYTES:
         raise InvalidValueError(
-            f"the command has {size} bytes, more than the {MAX_COMMAND_BYTES} that a shell can be given: "
-            "put it in a script"
+            f"the command has {size} bytes, more than the {MAX_COMMAND_BYTES} that a shell can be "
+            "given: put it in a script"
         )
     return command
 
@@ -240,12 +244,18 @@ def fail(job: Job, now: float, error: str, delay: float, exit_code: Optional[int
 
 
 def rescue(job: Job, now: float, delay: float) -> Job:
-    """Take a job from a dead worker: a failed attempt, so that a job which kills its worker cannot loop."""
+    """Take a job from a dead worker.
+
+    It is a failed attempt, so that a job which kills its worker cannot loop.
+    """
     return fail(job, now, _WORKER_DIED, delay)
 
 
 def release(job: Job, now: float) -> Job:
-    """Give a job back whose run was ended by a shutdown: the attempt is not charged, the interruption is counted."""
+    """Give a job back whose run was ended by a shutdown.
+
+    The attempt is not charged, the interruption is counted.
+    """
     _require_processing(job, "released")
     count = job.interruptions + 1
     error = "Interrupted at shutdown" + (f" ({count} times)" if count > 1 else "")
@@ -272,7 +282,10 @@ def cancel(job: Job, now: float) -> Job:
 
 
 def retry(job: Job, now: float) -> Job:
-    """Make a failed, dead or cancelled job pending at once; what was given up starts to count anew."""
+    """Make a failed, dead or cancelled job pending at once.
+
+    What was given up starts to count anew.
+    """
     if job.state not in (JobState.FAILED, JobState.DEAD, JobState.CANCELLED):
         raise _wrong_state(job, "retried")
     return _changed(

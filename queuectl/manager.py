@@ -1,7 +1,8 @@
 """The queue as programs use it: every rule that is not a matter of atomicity.
 
-A rule decides on a job that was read, and the store refuses the result if the job moved on meanwhile; then it is read
-and decided again. So no rule ever needs a lock, and none can act on what is no longer so.
+A rule decides on a job that was read, and the store refuses the result if the job moved on
+meanwhile; then it is read and decided again. So no rule ever needs a lock, and none can act on what
+is no longer so.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 import uuid
 from typing import Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
-from queuectl import clock, job as rules
+from queuectl import clock
+from queuectl import job as rules
 from queuectl.config import Settings
 from queuectl.errors import (
     AmbiguousIdError,
@@ -76,7 +78,8 @@ class QueueManager:
         """Open the queue of a store.
 
         Args:
-            location: the store's folder; by default `QUEUECTL_STORE`, else the nearest `queuectl_data`.
+            location: the store's folder; by default `QUEUECTL_STORE`, else the nearest
+                `queuectl_data`.
             create: whether to make the store where there is none.
             notice: told, in one line each, what a user should know.
 
@@ -112,7 +115,10 @@ class QueueManager:
 
     @property
     def last_settings(self) -> Settings:
-        """The settings, as they were last if they can no longer be read: what began must be able to end."""
+        """The settings, as they were last if they can no longer be read.
+
+        What began must be able to end.
+        """
         try:
             return self.settings
         except QueueError:
@@ -135,7 +141,8 @@ class QueueManager:
             command: the shell line.
             id: its id; a random UUID by default.
             max_retries: attempts in all; the setting by default.
-            timeout: seconds that an attempt may run, or `NO_LIMIT`; the setting `job_timeout` by default.
+            timeout: seconds that an attempt may run, or `NO_LIMIT`; the setting `job_timeout` by
+                default.
             cwd: the folder to run in; the current one by default.
 
         Raises:
@@ -275,7 +282,7 @@ class QueueManager:
         self.store.configure({entry.name: None if text is None else entry.write(entry.read(text))})
 
     def claim(self, worker: str, done: Optional[Job] = None) -> Optional[Job]:
-        """Claim the oldest job that is due for a worker and, in the same commit, save the one it has done.
+        """Claim the oldest job that is due and, in the same commit, save the one that is done.
 
         Raises:
             ClaimLostError: what it has done is another's by now; nothing was claimed.

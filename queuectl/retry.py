@@ -35,7 +35,7 @@ class RetryPolicy(NamedTuple):
 
     @property
     def longest_plain(self) -> float:
-        """The longest delay before jitter, in seconds: `maximum`, or a century where that is infinite."""
+        """The longest delay before jitter, in seconds; a century where there is no maximum."""
         return min(self.maximum, 3155760000.0)
 
     @property

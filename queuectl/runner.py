@@ -36,7 +36,7 @@ _CHUNK = 1 << 16  # bytes copied at once
 _TAIL = 4096  # bytes among which the last line of output is searched
 _LINE = 200  # characters that are kept of it
 _MARKER = 56  # bytes of the line that tells what was cut
-_CATCH_UPS = 8  # looks at what a job wrote while its output is being cut
+_ROUNDS = 8  # looks at what a job wrote while its output is being cut
 _MAX_LEFTOVERS = 256  # each costs a descriptor, of which a process often has but 1024
 _EVERY_SIGNAL = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
@@ -447,9 +447,9 @@ class _Output:
     def trim(self) -> int:
         """Return its size; if that is over the limit, first take out the middle.
 
-        A quarter of the limit is left at the beginning and at the end. The job writes meanwhile:
-        what it adds is taken along, until there is nothing or too much of it. What it writes in
-        the microseconds between the last look and the cut is lost, uncounted.
+        A quarter of the limit is left at the beginning and about as much at the end. The job writes
+        meanwhile: what it adds is taken along, in a few rounds that get shorter and shorter. What
+        it writes in the microseconds between the last look and the cut is lost, uncounted.
         """
         size = os.fstat(self._fd).st_size
         if self.limit is None or size <= self.limit:
@@ -457,12 +457,14 @@ class _Output:
         quarter = self.limit // 4
         room = min(_MARKER, self.limit - 2 * quarter)
         try:
-            copied, end = size, self._copy(size - quarter, size, quarter + room)
-            for _ in range(_CATCH_UPS):
-                size = os.fstat(self._fd).st_size
-                if size <= copied or end + size - copied > 3 * quarter:
+            copied, end = 0, quarter + room
+            for _ in range(_ROUNDS):
+                if size <= copied:
                     break
+                if end + size - copied > 3 * quarter:
+                    copied, end = size - quarter, quarter + room
                 copied, end = size, self._copy(copied, size, end)
+                size = os.fstat(self._fd).st_size
             os.ftruncate(self._fd, end)
             self._cut += max(size - self._marker - (end - room), 0)
             self._marker = room

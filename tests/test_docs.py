@@ -69,7 +69,7 @@ def test_every_exit_code_is_in_the_readme() -> None:
         for _, kind in inspect.getmembers(errors, inspect.isclass)
         if issubclass(kind, errors.QueueError)
     }
-    assert CODES == raised | {0, app.BUG, app.INTERRUPTED, app.PIPE_CLOSED}
+    assert raised | {0, app.BUG, app.INTERRUPTED, app.PIPE_CLOSED} == CODES
 
 
 def test_every_error_is_drawn_in_the_tree_with_its_exit_code() -> None:

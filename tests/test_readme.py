@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Callable, List, NamedTuple, Tuple
 
 import pytest
+
 from support import Cli, Terminal
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +52,10 @@ def examples() -> List[Tuple[str, str]]:
 
 
 def same_every_time(text: str, folder: str) -> List[str]:
-    """Put a name in the place of what differs from run to run; lines of workers come in any order."""
+    """Put a name in the place of what differs from run to run.
+
+    Lines of workers come in any order.
+    """
     text = text.replace(os.path.realpath(folder), "/home/you").replace(folder, "/home/you")
     for pattern, name in (
         (r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", "<uuid>"),
@@ -178,8 +182,7 @@ def test_cron_lines_work_in_the_bare_environment_of_cron(cli: Cli) -> None:
             env=environ,
             cwd=cli.folder,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=40,
             encoding="utf-8",
         )

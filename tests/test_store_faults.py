@@ -383,6 +383,7 @@ class TestFullDisk:
         with pytest.raises(StoreFullError):
             store.enroll(worker)
         assert store.members("worker") == []
+        assert os.listdir(full.path / "workers") == []
         assert full.open().lost(thorough=True) == []
 
     def test_a_disk_that_can_only_be_read(self, full: Disk) -> None:

@@ -181,7 +181,8 @@ class TestHistory:
         self, disk: Disk, history: Path
     ) -> None:
         whole = history.read_bytes()
-        history.write_bytes(whole + b'{"id":"z","seq":9,"state":"completed","run_at":null')
+        more = b'{"id":"z","seq":9,"state":"completed","run_at":null}\n'
+        history.write_bytes(whole + more * 100 + more[:20])
         store = disk.open()
         assert ids(everything(store)) == ["c", "b", "a"]
         store.save([rules.complete(claim_one(store), NOW)])
@@ -189,6 +190,27 @@ class TestHistory:
         assert history.read_bytes()[: len(whole)] == whole
         assert ids(shown(disk)) == ["c", "b", "a"]
         assert history.read_bytes().count(b"\n") == 3
+        assert b'"z"' not in history.read_bytes()
+
+    def test_one_that_is_replaced_while_it_is_opened_is_no_damage(
+        self, disk: Disk, history: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reader, other = disk.open(), disk.open()
+        found = other.get("a")
+        assert found is not None
+        real, pending = os.open, [other]
+
+        def purge_before(path: str, *args: int) -> int:
+            if str(path) == str(history) and pending:
+                store = pending.pop()
+                store.remove([found])
+                assert store.rewrite()
+            return real(path, *args)
+
+        monkeypatch.setattr(os, "open", purge_before)
+        assert ids(everything(reader)) == ["c", "b"]
+        assert not history.exists()
+        assert disk.notices == [f"created store {disk.path}"]
 
     def test_a_purge_begins_the_next_one(self, disk: Disk, history: Path) -> None:
         store, reader = disk.open(), disk.open()
@@ -204,3 +226,4 @@ class TestHistory:
         assert ids(everything(reader)) == ids(shown(disk)) == ["c", "b"]
         header = json.loads(disk.jobs.read_bytes().splitlines()[0])
         assert header["totals"] == {"enqueued": 3, "purged": 1}
+        assert not store.rewrite_due()

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Dict, List
 
 import pytest
+
 from support import Cli
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# For each line of the report a wrapper's body, which spoils that feature: `real` runs the real command.
+# For each line of the report a wrapper's body, which spoils that feature: `real` runs the real
+# command.
 SPOILERS = {
     "Job Enqueue": 'case "$*" in enqueue\\ --file*) real "$@" ;; enqueue*) echo "{}" ;; *) real "$@" ;; esac',
     "Status Command": 'case $1 in status) real "$@" | sed "s/1/2/g" ;; *) real "$@" ;; esac',
@@ -32,7 +34,7 @@ SPOILERS = {
 }
 
 
-def verify(cli: Cli, path: str) -> "subprocess.CompletedProcess[str]":
+def verify(cli: Cli, path: str) -> subprocess.CompletedProcess[str]:
     environ: Dict[str, str] = {**cli.environment(), "PATH": path}
     return subprocess.run(
         [sys.executable, str(ROOT / "verify_all.py")],

@@ -1,9 +1,10 @@
 """The store contract: what a place that keeps jobs must do, and nothing about how.
 
-A store keeps jobs and hands them out atomically; every rule about them is in `job` and `manager`. Each method that
-changes something is one commit: whole or absent, also after a crash. Methods that acknowledge something to a user
-(`add`, `save` with `durable`, `remove`, `configure`) return only once the disk holds it. All may raise StoreError,
-DamagedError and StoreLockedError. `queuectl.testing` holds the suite that every store must pass.
+A store keeps jobs and hands them out atomically; every rule about them is in `job` and `manager`.
+Each method that changes something is one commit: whole or absent, also after a crash. Methods that
+acknowledge something to a user (`add`, `save` with `durable`, `remove`, `configure`) return only
+once the disk holds it. All may raise StoreError, DamagedError and StoreLockedError.
+`queuectl.testing` holds the suite that every store must pass.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ Notice = Callable[[str], None]
 
 
 class Counts(NamedTuple):
-    """How many jobs the store holds in each state; `delayed` is the part of `pending` that has a `run_at`."""
+    """How many jobs the store holds in each state.
+
+    `delayed` is the part of `pending` that has a `run_at`.
+    """
 
     pending: int = 0
     processing: int = 0
@@ -82,7 +86,8 @@ class Store(abc.ABC):
     def add(self, jobs: Sequence[Job], given_ids: Sequence[str] = ()) -> List[Job]:
         """Add new jobs, all or none, and return them with their `seq`; raises DuplicateIdError.
 
-        `given_ids` are those that a user chose, so that a job may have one already; it costs a look at all jobs.
+        `given_ids` are those that a user chose, so that a job may have one already; it costs a look
+        at all jobs.
         """
 
     @abc.abstractmethod
@@ -107,21 +112,28 @@ class Store(abc.ABC):
     ) -> Optional[Job]:
         """Claim the oldest job that is due and, in the same commit, save `done`.
 
-        A failed job is due at its `run_at`, or if that lies more than `horizon` seconds ahead, as it does after the
-        clock stepped back. `done` is not among those it chooses from. Raises ClaimLostError if the claim of `done` is
-        over, ConflictError if the job changed since; then nothing was claimed.
+        A failed job is due at its `run_at`, or if that lies more than `horizon` seconds ahead, as
+        it does after the clock stepped back. `done` is not among those it chooses from. Raises
+        ClaimLostError if the claim of `done` is over, ConflictError if the job changed since; then
+        nothing was claimed.
         """
 
     @abc.abstractmethod
     def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
-        """Save changed jobs, all or none; raises ConflictError if one is not the successor of what the store holds.
+        """Save changed jobs, all or none.
 
-        For a job that was processing, also its claim must be the one that the store holds: else ClaimLostError.
+        Raises ConflictError if one is not the successor of what the store holds.
+
+        For a job that was processing, also its claim must be the one that the store holds: else
+            ClaimLostError.
         """
 
     @abc.abstractmethod
     def remove(self, jobs: Sequence[Job]) -> None:
-        """Remove these jobs and their output, all or none; raises ConflictError if one has changed."""
+        """Remove these jobs and their output, all or none.
+
+        Raises ConflictError if one has changed.
+        """
 
     @abc.abstractmethod
     def next_due(self) -> Optional[float]:
@@ -133,18 +145,23 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def listen(self) -> int:
-        """Return a descriptor that is readable once jobs may have become claimable or a stop is asked for.
+        """Return a descriptor that is readable once there is something to `hear`.
+
+        That is news of jobs that may have become claimable, or that a stop is asked for.
 
         Only an enrolled supervisor listens.
         """
 
     @abc.abstractmethod
     def hear(self) -> int:
-        """Take in what made the descriptor of `listen` readable; return how many jobs may have come."""
+        """Take in what made the descriptor of `listen` readable.
+
+        Return how many jobs may have come.
+        """
 
     @abc.abstractmethod
     def after_fork(self) -> None:
-        """In a forked child: let go of what is the parent's, and open anew what cannot be shared."""
+        """In a forked child: let go of what is the parent's, open what cannot be shared."""
 
     @abc.abstractmethod
     def enroll(self, member: Member) -> None:
@@ -166,7 +183,8 @@ class Store(abc.ABC):
     def lost(self, thorough: bool = False) -> List[Lost]:
         """Return workers that died; each is the caller's alone until it calls `bury` or ends.
 
-        `thorough` also finds jobs whose worker left no trace, as after a power failure, at the cost of a full read.
+        `thorough` also finds jobs whose worker left no trace, as after a power failure, at the cost
+        of a full read.
         """
 
     @abc.abstractmethod
@@ -214,7 +232,10 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def rewrite(self) -> bool:
-        """Do the housekeeping that takes long, beside everybody else's work; return whether there was any."""
+        """Do the housekeeping that takes long, beside everybody else's work.
+
+        Return whether there was any.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

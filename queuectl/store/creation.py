@@ -1,13 +1,15 @@
 """Making a file store where there is none, and refusing to where one seems to have been damaged.
 
-A store exists once its job file does, which appears under its name as a whole. So a crash in the middle leaves either
-no store or a new one; and a folder that holds anything else of a store but no job file has lost it.
+A store exists once its job file does, which appears under its name as a whole. So a crash in the
+middle leaves either no store or a new one; and a folder that holds anything else of a store but no
+job file has lost it.
 """
 
 from __future__ import annotations
 
 import os
 import uuid
+from zlib import crc32
 
 from queuectl import clock, machine
 from queuectl.errors import DamagedError, NoStoreError, StoreError
@@ -16,7 +18,6 @@ from queuectl.store.folder import StoreFolder
 from queuectl.store.journal import commit_line, header_line
 from queuectl.store.lock import StoreLock
 from queuectl.store.settings_file import replace_file
-from zlib import crc32
 
 EMPTY_COUNTS = {
     "pending": 0,

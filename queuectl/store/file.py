@@ -1,8 +1,9 @@
 """The default store: a job file in a folder, with settings, output and members beside it.
 
-This module keeps the promises of the contract; `jobfile` those of the file. A claim is the commit of a line that says
-`processing` and names the worker; it holds until a later line of that job. A result is accepted if the line that it
-follows from is still the newest, so of two results of one claim, or of one that is over, only the first counts.
+This module keeps the promises of the contract; `jobfile` those of the file. A claim is the commit
+of a line that says `processing` and names the worker; it holds until a later line of that job. A
+result is accepted if the line that it follows from is still the newest, so of two results of one
+claim, or of one that is over, only the first counts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import time
 from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
-from queuectl import clock, job as rules
+from queuectl import clock
+from queuectl import job as rules
 from queuectl.errors import (
     ClaimLostError,
     ConflictError,
@@ -41,7 +43,8 @@ class FileStore(Store):
     Args:
         path: the folder, absolute.
         create: whether to make the store where there is none.
-        notice: told, in one line each, what a user should know: a store that was made, a torn tail that was cut.
+        notice: told, in one line each, what a user should know: a store that was made, a torn tail
+            that was cut.
 
     Raises:
         NoStoreError: there is none, and none is to be made.
@@ -51,7 +54,8 @@ class FileStore(Store):
 
     def __init__(self, path: str, create: bool = True, notice: Notice = lambda text: None) -> None:
         self._folder = StoreFolder(path)
-        # However it was reached, it has one name: by that a rescuer knows the jobs of this store from those of others.
+        # However it was reached, it has one name: by that a rescuer knows the jobs of this store
+        # from those of others.
         self.url = os.path.realpath(self._folder.path)
         self._lock = StoreLock(self._folder.lock)
         self._notice = notice
@@ -181,7 +185,8 @@ class FileStore(Store):
 
     def enroll(self, member: Member) -> None:
         with self._lock:
-            # Nobody must join a store that was made anew: it would not know what to make of the member.
+            # Nobody must join a store that was made anew: it would not know what to make of the
+            # member.
             self._file.reopen_if_replaced()
             try:
                 self._members.join(member)
@@ -211,9 +216,7 @@ class FileStore(Store):
                 dead = list(self._members.take_dead())
             for member_id in dead:
                 member = self._members.read(member_id) or _unknown(member_id)
-                found.append(
-                    Lost(member, self._file.read(lambda snapshot: snapshot.claimed_by(member.id)))
-                )
+                found.append(Lost(member, self._claimed_by(member_id)))
         if thorough:
             found.extend(self._without_trace())
         return found
@@ -292,8 +295,8 @@ class FileStore(Store):
         try:
             return rewrite(self._folder, self._lock, self._file.cut_tail)
         except (DamagedError, StoreGoneError):
-            # It may have been read while a writer cut a torn tail, or await the check of the first writer; and what
-            # is gone may be the history alone.
+            # It may have been read while a writer cut a torn tail, or await the check of the first
+            # writer; and what is gone may be the history alone.
             self._file.read(lambda snapshot: None)
             return False
 
@@ -301,7 +304,7 @@ class FileStore(Store):
         return self._file.load_index().next(now, horizon)
 
     def _require_claim(self, done: Job) -> Job:
-        """Return the claimed job that `done` follows from, if that claim is still the newest line."""
+        """Return the claimed job that `done` follows from, if that is still its newest line."""
         offset = self._file.load_index().processing.get(done.seq)
         if offset is None:
             raise ClaimLostError(done.id)
@@ -317,7 +320,10 @@ class FileStore(Store):
         return current
 
     def _require_successor(self, job: Job, lines: Lines) -> Job:
-        """Return the job that `job` follows from, if that is the newest; takes its line, so that it has one successor."""
+        """Return the job that `job` follows from, if that is the newest.
+
+        Takes its line, so that it has one successor.
+        """
         if job.id.encode() not in lines:
             raise ConflictError(job.id)
         line = lines.pop(job.id.encode())
@@ -332,9 +338,13 @@ class FileStore(Store):
             raise ClaimLostError(job.id) if over and job.runs else ConflictError(job.id)
         return current
 
+    def _claimed_by(self, worker: str) -> Optional[Job]:
+        return self._file.read(lambda snapshot: snapshot.claimed_by(worker))
+
     def _without_trace(self) -> Iterator[Lost]:
-        # A worker enrols before it claims, and leaves after it has finished. So one of a claim that was there before
-        # we looked for the worker in vain, and is still there after, left no trace.
+        # A worker enrols before it claims, and leaves after it has finished. So one of a claim that
+        # was there before we looked for the worker in vain, and is still there after, left no
+        # trace.
         gone = [
             job.worker
             for job in self.select([JobState.PROCESSING])

@@ -1,8 +1,8 @@
-"""The folder of a file store: where it is, what its files are called, and whether it may be trusted.
+"""The folder of a file store: where it is, what is in it, and whether it may be trusted.
 
-Commands run what the store says, so a store that somebody else could have written is refused: the folder must belong
-to the caller, and nobody else may write to it. Everything in it is made 0600 or 0700 when it is opened, never by a
-umask, which the jobs would inherit.
+Commands run what the store says, so a store that somebody else could have written is refused: the
+folder must belong to the caller, and nobody else may write to it. Everything in it is made 0600 or
+0700 when it is opened, never by a umask, which the jobs would inherit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAME = "queuectl_data"
 
 
 def find_folder(start: str, home: str) -> str:
-    """Choose the store for a command that was not told one: the nearest `queuectl_data` from `start` upward.
+    """Choose the nearest `queuectl_data` from `start` upward.
 
     The search ends at `home`, at the border of the file system, and at a folder of another owner.
 
@@ -70,7 +70,10 @@ class StoreFolder:
         return f"history-{generation}.jsonl"
 
     def log(self, job_id: str, run: int) -> str:
-        """Where the output of a run is kept; spread over 256 folders, so that none grows too large."""
+        """Where the output of a run is kept.
+
+        Spread over 256 folders, so that none grows too large.
+        """
         return os.path.join(
             self.logs, f"{crc32(job_id.encode()) & 0xFF:02x}", f"{job_id}.{run}.log"
         )

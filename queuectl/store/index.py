@@ -1,13 +1,15 @@
-"""Which waiting jobs can be claimed, and which later: the live jobs in memory, without an object for any of them.
+"""The live jobs in memory, without an object for any: which can be claimed, and when.
 
-A slot per job, found by its `seq`, holds where its line is: the offset if it can be claimed, the negated offset if
-it waits for its time, 0 if it is not waiting at all. New jobs come in the order of `seq`, so that a cursor that only
-moves forward finds the oldest; what becomes claimable behind the cursor (a retry, a release) goes to a heap.
+A slot per job, found by its `seq`, holds where its line is: the offset if it can be claimed, the
+negated offset if it waits for its time, 0 if it is not waiting at all. New jobs come in the order
+of `seq`, so that a cursor that only moves forward finds the oldest; what becomes claimable behind
+the cursor (a retry, a release) goes to a heap.
 
-Entries of the heaps are never removed, they go stale: what a slot says now is the truth, an entry is only a hint to
-look there. A waiting entry names the offset it was made for, so that one of an earlier wait releases nothing early.
-Whether a job is due depends on nothing but what it says and the time that is asked for, not on what was asked before:
-so all processes agree, also after the clock stepped back.
+Entries of the heaps are never removed, they go stale: what a slot says now is the truth, an entry
+is only a hint to look there. A waiting entry names the offset it was made for, so that one of an
+earlier wait releases nothing early. Whether a job is due depends on nothing but what it says and
+the time that is asked for, not on what was asked before: so all processes agree, also after the
+clock stepped back.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class Index:
         self._delayed: List[Tuple[float, int, int]] = []
         # No retry lies further ahead than this.
         self._farthest = 0.0
-        # What was due when somebody asked, oldest job first: seq, due, offset, whether it is a retry.
+        # What was due when somebody asked, oldest job first: seq, due, offset, whether it is a
+        # retry.
         self._due: List[Tuple[int, float, int, bool]] = []
 
     def put(self, seq: int, state: bytes, run_at: Optional[bytes], offset: int) -> None:
@@ -54,7 +57,8 @@ class Index:
 
         Args:
             seq: the job's place in the order.
-            state: its state; anything but pending, failed and processing means that it needs no worker.
+            state: its state; anything but pending, failed and processing means that it needs no
+                worker.
             run_at: the earliest time it may be claimed, as UTC text.
             offset: where the line is.
         """
@@ -80,8 +84,8 @@ class Index:
 
         Args:
             now: the time, in seconds since the epoch.
-            horizon: how far ahead a retry can lie at the most, in seconds; one further ahead is due, for the clock
-                stepped back.
+            horizon: how far ahead a retry can lie at the most, in seconds; one further ahead is
+                due, for the clock stepped back.
         """
         limit = now + horizon
         self._collect(now, limit)
@@ -104,7 +108,7 @@ class Index:
             self._farthest = max(self._farthest, entry[0])
 
     def _collect(self, now: float, limit: float) -> None:
-        """Move what is due from the heaps that are ordered by time to the one that is ordered by seq."""
+        """Move what is due from the heaps in order of time to the one in order of seq."""
         for heap in (self._delayed, self._retries):
             while heap and heap[0][0] <= now:
                 due, seq, offset = heapq.heappop(heap)
@@ -131,7 +135,10 @@ class Index:
         return self._cursor if at < len(slots) else None
 
     def _first_due(self, now: float, limit: float) -> Optional[Tuple[int, float, int, bool]]:
-        """Return the oldest of the jobs that are due; those that no longer are, for the clock stepped back, wait again."""
+        """Return the oldest of the jobs that are due.
+
+        Those that no longer are, for the clock stepped back, wait again.
+        """
         while self._due:
             seq, due, offset, is_retry = self._due[0]
             if self._get(seq) == -offset:

@@ -1,23 +1,25 @@
-"""The job file of a file store, as its readers and writers use it: the journal, under the rules of the store.
+"""The job file as readers and writers use it: the journal, under the rules of the store.
 
-How a commit works: take the lock; reopen the job file if it was replaced; read what others appended; cut a torn tail;
-decide; append with one write; release; and, where a user was promised durability, fsync. What a death in between does:
+How a commit works: take the lock; reopen the job file if it was replaced; read what others
+appended; cut a torn tail; decide; append with one write; release; and, where a user was promised
+durability, fsync. What a death in between does:
 
 - before the write: nothing happened; in the write: a torn tail is left, which the next writer cuts;
-- after the write, before the fsync: the kernel has it, so only a loss of power can undo it, and nothing was
-  acknowledged yet.
+- after the write, before the fsync: the kernel has it, so only a loss of power can undo it, and
+  nothing was acknowledged yet.
 
-A loss of power may leave holes in what was not yet synced. So the first writer of each boot of the machine checks the
-whole file, and takes everything from the first bad byte on for a torn tail. A failed fsync means that the kernel may
-have dropped what it was given, and that a second one would succeed without meaning anything: a mark is left, and the
-next writer copies the file to a new one before it adds to it. Any other bad byte is damage.
+A loss of power may leave holes in what was not yet synced. So the first writer of each boot of the
+machine checks the whole file, and takes everything from the first bad byte on for a torn tail. A
+failed fsync means that the kernel may have dropped what it was given, and that a second one would
+succeed without meaning anything: a mark is left, and the next writer copies the file to a new one
+before it adds to it. Any other bad byte is damage.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, TypeVar
 
 from queuectl import clock, machine
 from queuectl.errors import DamagedError, OutcomeUnknownError, StoreError, StoreGoneError
@@ -63,7 +65,7 @@ class JobFile:
         self.journal.close()
 
     def read(self, look: Callable[[Snapshot], T]) -> T:
-        """Look at all jobs as of the last commit. Takes no lock, unless what it reads seems damaged.
+        """Look at all jobs as of the last commit; no lock is taken unless they seem damaged.
 
         Raises:
             DamagedError: it is damaged.
@@ -71,7 +73,8 @@ class JobFile:
         try:
             return look(self._snapshot())
         except DamagedError:
-            # It may have been read while a writer cut a torn tail, or await the check of the first writer.
+            # It may have been read while a writer cut a torn tail, or await the check of the first
+            # writer.
             with self._lock_to_confirm():
                 return look(self._snapshot())
 
@@ -93,7 +96,10 @@ class JobFile:
         return self.index
 
     def follow(self) -> int:
-        """Read what was committed since the last look; return how many bytes follow the last commit."""
+        """Read what was committed since the last look.
+
+        Return how many bytes follow the last commit.
+        """
         try:
             return self._follow()
         except DamagedError:
@@ -113,20 +119,23 @@ class JobFile:
                 if self._catch_up():
                     yield
                     return
-            # The file was replaced: a large one is read again without keeping everybody else waiting.
+            # The file was replaced: a large one is read again without keeping everybody else
+            # waiting.
             self.follow()
 
     def writing_newest(self, job_ids: Sequence[str], write: Callable[[Lines], T]) -> T:
-        """Call `write` under the lock with the newest lines of these ids, so that `append` may follow.
+        """Call `write` under the lock with the newest lines of these ids, ready to `append`.
 
-        The store is scanned for them before the lock is taken; under it only what came since is looked at.
+        The store is scanned for them before the lock is taken; under it only what came since is
+        looked at.
         """
         while True:
             lines = self.read(lambda snapshot: self._look_up(snapshot, job_ids))
             journal, self._watched = self.journal, lines
             try:
                 if self.index is not None:
-                    # Much may have come, after a rewrite everything: that must not keep others waiting.
+                    # Much may have come, after a rewrite everything: that must not keep others
+                    # waiting.
                     self.follow()
                 with self._lock:
                     if self._catch_up() and self.journal is journal:
@@ -185,8 +194,8 @@ class JobFile:
             if isinstance(error, OutcomeUnknownError):
                 raise
             raise OutcomeUnknownError(
-                f"the disk did not confirm the change, so its outcome is unknown: {self._folder.path}: "
-                f"{error.strerror}"
+                "the disk did not confirm the change, so its outcome is unknown: "
+                f"{self._folder.path}: {error.strerror}"
             ) from error
 
     def reopen_if_replaced(self) -> bool:
@@ -253,7 +262,10 @@ class JobFile:
                 self._watched[job_id] = none_if_purged(line)
 
     def _catch_up(self) -> bool:
-        """Under the lock: see everything that was committed, and leave nothing behind it; not if it was replaced."""
+        """Under the lock: see everything that was committed, and leave nothing behind it.
+
+        Returns False if the file was replaced; then it is still to be read.
+        """
         if self._mend():
             return False
         if self.follow_locked() > 0:
@@ -261,7 +273,10 @@ class JobFile:
         return True
 
     def _mend(self) -> bool:
-        """Under the lock: repair what a loss of power or a failing disk left; tell whether the file is another now."""
+        """Under the lock: repair what a loss of power or a failing disk left.
+
+        Returns True if the file is another one now.
+        """
         replaced = self.reopen_if_replaced()
         if not self._boot_checked:
             self._check_boot()
@@ -290,7 +305,10 @@ class JobFile:
 
     @contextlib.contextmanager
     def _lock_to_confirm(self) -> Iterator[None]:
-        """Hold the lock to look again at what seems damaged; a store that cannot be locked is looked at without."""
+        """Hold the lock to look again at what seems damaged.
+
+        A store that cannot be locked is looked at without.
+        """
         with contextlib.ExitStack() as stack:
             try:
                 stack.enter_context(self._lock)

@@ -1,19 +1,22 @@
 """An append-only file of JSON lines in checked commits. It knows nothing of jobs.
 
-    {"queuectl":1,"requires":[],"store":"5f0c...", ... ,"sum":"c0ffee00"}                  the header
-    {"id":"a1", ... }                                                                      lines of one commit
-    {"commit":1, ... ,"crc":"0badcafe","sum":"12345678"}                                   which this line closes
+    {"queuectl":1,"requires":[],"store":"5f0c...", ... ,"sum":"c0ffee00"}  the header
+    {"id":"a1", ... }                      lines of one commit
+    {"commit":1, ... ,"crc":"0badcafe","sum":"12345678"}  which this line closes
 
 Invariants, and how they are kept:
 
-- A commit is whole or absent: its lines count only once the commit line behind them is there, which is written last,
-  in the same write. What follows the last commit line is a torn tail and means nothing.
-- Nothing that was changed afterwards goes unseen: `crc` is the crc32 of every byte of the file before the commit
-  line, `sum` that of the line itself up to there. So lost, doubled, moved and flipped bytes all show.
-- Only a holder of the store's lock appends or cuts. Readers take no lock: up to its last commit line the file never
-  changes, it only grows, or is replaced as a whole by another under its name.
+- A commit is whole or absent: its lines count only once the commit line behind them is there, which
+  is written last, in the same write. What follows the last commit line is a torn tail and means
+  nothing.
+- Nothing that was changed afterwards goes unseen: `crc` is the crc32 of every byte of the file
+  before the commit line, `sum` that of the line itself up to there. So lost, doubled, moved and
+  flipped bytes all show.
+- Only a holder of the store's lock appends or cuts. Readers take no lock: up to its last commit
+  line the file never changes, it only grows, or is replaced as a whole by another under its name.
 
-A Journal is a position in one open file: `end` is the end of the last commit read, `crc` covers all bytes before it.
+A Journal is a position in one open file: `end` is the end of the last commit read, `crc` covers all
+bytes before it.
 """
 
 from __future__ import annotations
@@ -128,7 +131,7 @@ class Journal:
             reach *= 4
 
     def last_good(self) -> Optional[Commit]:
-        """Check the whole file, and find the last commit before whose end every byte is as it was written."""
+        """Check the whole file, and find the last commit up to which every byte is right."""
         size = os.fstat(self.fd).st_size
         data = memoryview(mmap.mmap(self.fd, size, access=mmap.ACCESS_READ) if size else b"")
         good: Optional[Commit] = None
@@ -189,7 +192,9 @@ class Journal:
         return size - stop
 
     def append(self, lines: Sequence[bytes], meta: Meta) -> int:
-        """Write one commit behind the last one, and move behind it. Only for a holder of the lock who has followed.
+        """Write one commit behind the last one, and move behind it.
+
+        Only for a holder of the lock who has followed.
 
         Args:
             lines: its lines, without newlines.
@@ -214,7 +219,10 @@ class Journal:
         return start
 
     def extend(self, data: bytes) -> None:
-        """Write bytes of whole lines that the next commit will close; for a file that nobody else can see yet."""
+        """Write bytes of whole lines that the next commit will close.
+
+        For a file that nobody else can see yet.
+        """
         self._write(data, self.end)
         self.crc = crc32(data, self.crc)
         self.end += len(data)
@@ -250,13 +258,15 @@ class Journal:
         """Wait until the disk holds what was written.
 
         Raises:
-            OutcomeUnknownError: it does not say so; a second attempt would succeed without meaning anything.
+            OutcomeUnknownError: it does not say so; a second attempt would succeed without meaning
+                anything.
         """
         try:
             sync_data(self.fd)
         except OSError as error:
             raise OutcomeUnknownError(
-                f"the disk did not confirm the change, so its outcome is unknown: {self.path}: {error.strerror}"
+                "the disk did not confirm the change, so its outcome is unknown: "
+                f"{self.path}: {error.strerror}"
             ) from error
 
     def line_at(self, offset: int) -> bytes:
@@ -304,7 +314,10 @@ class Journal:
         return header, len(line) + 1
 
     def _last_commit(self, data: bytes, start: int) -> Optional[Commit]:
-        """Find the last whole commit line in bytes that begin at `start`, itself the beginning of a line or not."""
+        """Find the last whole commit line in bytes that begin at the offset `start`.
+
+        That may be in the middle of a line.
+        """
         at = len(data)
         while True:
             at = data.rfind(b"\n" + _COMMIT, 0, at)
@@ -377,7 +390,8 @@ class Journal:
         written = 0
         try:
             while written < len(data):
-                # A short write (no room, a limit of size, 2 GiB) goes on, and then either ends or says why not.
+                # A short write (no room, a limit of size, 2 GiB) goes on, and then either ends or
+                # says why not.
                 written += os.pwrite(self.fd, view[written:], offset + written)
         except OSError as error:
             try:
@@ -467,7 +481,8 @@ def failure(action: str, path: str, error: OSError) -> Exception:
     """Put what the system said about a file into words.
 
     Returns:
-        A StoreFullError if there is no room, a FileNotFoundError if the file is gone, else a StoreError.
+        A StoreFullError if there is no room, a FileNotFoundError if the file is gone, else a
+        StoreError.
     """
     if error.errno == errno.ENOENT:
         return FileNotFoundError(error.errno, error.strerror, path)

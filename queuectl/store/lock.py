@@ -1,9 +1,9 @@
 """Locks on files: the store's, held for microseconds, and those that show that a process is alive.
 
-Both are `flock` locks, which the kernel drops when the last descriptor of an open file is closed, however its
-processes ended: so no lock is ever stale, and nobody has to break one. A lock belongs to the open file, not to the
-process: after a fork the child must open its own, and must close what it inherited without unlocking it, for that
-would unlock it for the parent too.
+Both are `flock` locks, which the kernel drops when the last descriptor of an open file is closed,
+however its processes ended: so no lock is ever stale, and nobody has to break one. A lock belongs
+to the open file, not to the process: after a fork the child must open its own, and must close what
+it inherited without unlocking it, for that would unlock it for the parent too.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import threading
 import time
 from typing import Optional
 
-from queuectl.errors import StoreError, StoreLockedError
-
 import filelock
+
+from queuectl.errors import StoreError, StoreLockedError
 
 # Filelock before 3.30, the newest for Python 3.8 and 3.9, only has FileLock.
 _HAS_DESCRIPTORS = hasattr(filelock, "lock_descriptor")
@@ -29,7 +29,8 @@ def take_liveness(path: str) -> Optional[int]:
     """Make or open a lock file and take its lock without waiting.
 
     Returns:
-        The descriptor that holds the lock until it is closed, or nothing if another open file holds it.
+        The descriptor that holds the lock until it is closed, or nothing if another open file holds
+        it.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -44,7 +45,10 @@ def take_liveness(path: str) -> Optional[int]:
 
 
 def is_held(path: str) -> bool:
-    """Tell whether a living process holds the lock of this file; a file that is gone is held by nobody."""
+    """Tell whether a living process holds the lock of this file.
+
+    A file that is gone is held by nobody.
+    """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -58,8 +62,9 @@ def is_held(path: str) -> bool:
 def _try_descriptor(fd: int) -> bool:
     if _HAS_DESCRIPTORS:
         return filelock.lock_descriptor(fd, blocking=False)
-    # FileLock of an old filelock does the same to a file that it opens itself. But it makes a removed folder anew,
-    # and a copy of it in a forked child unlocks the parent's lock when it is collected.
+    # FileLock of an old filelock does the same to a file that it opens itself. But it makes a
+    # removed folder anew, and a copy of it in a forked child unlocks the parent's lock when it is
+    # collected.
     import fcntl
 
     try:
@@ -79,7 +84,9 @@ def _unlock_descriptor(fd: int) -> None:
 
 
 class StoreLock:
-    """The lock that every commit takes. Not reentrant; threads of one process exclude each other as well.
+    """The lock that every commit takes, and that threads of one process share.
+
+    It is not reentrant.
 
     Args:
         path: the lock file; made when the lock is first taken.
@@ -143,13 +150,17 @@ class StoreLock:
                     ) from error
                 if self._fd >= 0:
                     os.close(self._fd)
-                # A lock that a thread of the parent held at the fork would stay taken here for ever.
+                # A lock that a thread of the parent held at the fork would stay taken here for
+                # ever.
                 self._threads = threading.Lock()
                 self._fd = fd
                 self._pid = os.getpid()
 
     def _open_the_next(self) -> bool:
-        """Turn to the file that took the place of one that was removed, as people do with locks they think stale."""
+        """Turn to the file that took the place of one that was removed.
+
+        People do that to locks that they think stale.
+        """
         try:
             fd = self._open_file()
         except OSError:
@@ -172,7 +183,8 @@ class StoreLock:
             time.sleep(pause * random.uniform(0.5, 1.5))
             if time.monotonic() >= deadline:
                 raise StoreLockedError(
-                    f"store locked for over {self._patience:g}s by {_holder(self._path)}: {self._path}"
+                    f"store locked for over {self._patience:g}s by {_holder(self._path)}: "
+                    f"{self._path}"
                 )
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 

@@ -3,10 +3,12 @@
     ID.json   what the member is and is running; written in place, always the same length
     ID.lock   locked by the member for as long as it lives, so that the kernel tells when it died
     ID.out    the output of its current run
-    ID.wake   a named pipe that a supervisor reads: a byte for each job that may be claimed, `s` or `f` to stop
+    ID.wake   a named pipe that a supervisor reads: a byte for each job that may be claimed, `s` or
+    `f` to stop
 
-Members join, and the dead are removed, only under the store's lock, and a member takes its own lock before its file
-appears: so a file without a held lock is that of a dead member, never of one that is slow.
+Members join, and the dead are removed, only under the store's lock, and a member takes its own lock
+before its file appears: so a file without a held lock is that of a dead member, never of one that
+is slow.
 """
 
 from __future__ import annotations
@@ -101,7 +103,10 @@ class Members:
                 yield member
 
     def read(self, member_id: str) -> Optional[Member]:
-        """What a member wrote down last; nothing if it is gone, or died before it wrote anything."""
+        """What a member wrote down last.
+
+        Nothing if it is gone, or died before it wrote anything.
+        """
         for _ in range(100):
             try:
                 with open(self.path(member_id, "json"), "rb") as file:
@@ -114,7 +119,10 @@ class Members:
         return None
 
     def take_dead(self) -> Iterator[str]:
-        """Yield the ids of dead members, each locked so that nobody else takes it. Only under the store's lock."""
+        """Yield the ids of dead members, each locked so that nobody else takes it.
+
+        Only under the store's lock.
+        """
         for name in self._names(".lock"):
             member_id = name[: -len(".lock")]
             if member_id not in self._locks and member_id not in self._dead:
@@ -139,7 +147,10 @@ class Members:
         return any(not self._is_alive(each) for each in ids if each not in self._dead)
 
     def remove(self, member_id: str) -> None:
-        """Remove a member's files; the lock last, so that a crash in between leaves what `take_dead` finds."""
+        """Remove a member's files.
+
+        The lock last, so that a crash in between leaves what `take_dead` finds.
+        """
         for kind in ("json", "wake", "out", "lock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path(member_id, kind))

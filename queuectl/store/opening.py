@@ -14,7 +14,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII)
 
 
 def locate(location: Optional[str] = None) -> str:
-    """Choose the store: what was asked for, else `QUEUECTL_STORE`, else the nearest `queuectl_data`.
+    """Choose the store: as asked for, else `QUEUECTL_STORE`, else the nearest `queuectl_data`.
 
     Args:
         location: a folder or a URL; empty is unset.

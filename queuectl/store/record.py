@@ -1,7 +1,8 @@
 """A job as a line of the job file, and back.
 
-A line is the whole record as JSON, in ASCII, without its newline. It begins with `id`, `seq`, `state` and `run_at` in
-exactly this form, so that one who follows the file learns what scheduling needs by slicing, without parsing the rest:
+A line is the whole record as JSON, in ASCII, without its newline. It begins with `id`, `seq`,
+`state` and `run_at` in exactly this form, so that one who follows the file learns what scheduling
+needs by slicing, without parsing the rest:
 
     {"id":"a1","seq":7,"state":"failed","run_at":"2025-11-09T17:01:37.123Z","command":"make", ...}
 """

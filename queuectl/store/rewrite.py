@@ -1,9 +1,11 @@
 """Rewriting the job file: what is superseded is left out, what is completed moves to the history.
 
-Completed jobs are the only ones that nothing happens to any more, so the history is only ever added to. The new job
-file is filled beside the old one without the lock, while others go on; only the last few lines are copied under it.
-The new header names the history and its length, so the rename is the one commit point: before it, what was added to
-the history lies beyond the length that counts, and is cut at the next attempt; after it, the old file is gone.
+Completed jobs are the only ones that nothing happens to any more, so the history is only ever added
+to. The new job file is filled beside the old one without the lock, while others go on; only the
+last few lines are copied under it.
+The new header names the history and its length, so the rename is the one commit point: before it,
+what was added to the history lies beyond the length that counts, and is cut at the next attempt;
+after it, the old file is gone.
 """
 
 from __future__ import annotations
@@ -150,7 +152,10 @@ class _Rewrite:
         }
 
     def _remove_histories(self, current: Optional[Dict[str, Any]]) -> None:
-        """Remove those of other generations; who still reads one will see that the job file was replaced."""
+        """Remove those of other generations.
+
+        Who still reads one will see that the job file was replaced.
+        """
         for name in os.listdir(self._folder.path):
             if name.startswith("history-") and (current is None or name != current["file"]):
                 with contextlib.suppress(FileNotFoundError):
@@ -174,7 +179,10 @@ class _Rewrite:
             self._lines += batch.count(b"\n")
 
     def _copy_news(self, new: Journal) -> int:
-        """Copy the lines that were committed since the last look; return how many bytes they have."""
+        """Copy the lines that were committed since the last look.
+
+        Return how many bytes they have.
+        """
         news: List[bytes] = []
         self._source.follow(lambda offset, line: news.append(line + b"\n"))
         self._fill(new, iter(news))

@@ -1,4 +1,4 @@
-"""The settings that `queuectl config` stored: one JSON object from name to text, replaced as a whole."""
+"""The settings that `queuectl config` stored: a JSON object, replaced as a whole."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""One consistent, checked view of all jobs of a file store: the job file and its history as of one commit.
+"""One consistent, checked view of all jobs of a file store, as of one commit.
 
-It takes no lock: up to its last commit line the file never changes. Every byte is checked before any is believed,
-with one crc32 pass over each file. Ids are found by scanning bytes, never by parsing what is not asked for.
+It takes no lock: up to its last commit line the file never changes. Every byte is checked before
+any is believed, with one crc32 pass over each file. Ids are found by scanning bytes, never by
+parsing what is not asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from queuectl.store.record import HEADS, PURGED, from_line, head
 _Bytes = Union[mmap.mmap, bytes]
 _PURGED = PURGED.encode()
 
-# Up to so many ids are looked up one by one, from the end; more of them share one pass over everything.
+# Up to so many ids are looked up one by one, from the end; more of them share one pass over
+# everything.
 _FEW = 8
 
 
@@ -113,7 +115,8 @@ class Snapshot:
             finished: the state whose jobs are told apart.
 
         Returns:
-            The offsets of all others in the order of `seq`, and those of the finished in the order of the file.
+            The offsets of all others in the order of `seq`, and those of the finished in the order
+            of the file.
         """
         _, data, end = self._files[-1]
         newest: Dict[int, Tuple[int, bytes]] = {}
@@ -134,7 +137,7 @@ class Snapshot:
             yield data[at : data.find(b"\n", at) + 1]
 
     def purged_from_history(self) -> Set[int]:
-        """Find the jobs, by seq, that the history holds though the job file says that they were purged."""
+        """Find the jobs, by seq, that are in the history although they were purged."""
         *history, (_, live, end) = self._files
         purged = {int(match[2]) for match in HEADS.finditer(live, 0, end) if match[3] == _PURGED}
         found: Set[int] = set()
@@ -144,7 +147,7 @@ class Snapshot:
         return purged & found
 
     def history_lines(self, without: Set[int]) -> Iterator[bytes]:
-        """Yield the lines of the history, with their newlines, but for those of some jobs, given by seq."""
+        """Yield the lines of the history, with newlines, without those of some jobs, by seq."""
         for _, data, length in self._files[:-1]:
             for match in HEADS.finditer(data, 0, length):
                 if int(match[2]) not in without:
@@ -179,7 +182,7 @@ class Snapshot:
             data = _map(fd, length)
         finally:
             os.close(fd)
-        if "%08x" % crc32(memoryview(data)[:length]) != crc:
+        if crc32(memoryview(data)[:length]) != int(crc, 16):
             raise DamagedError(path, 0, REASON)
         self._files.append((path, data, length))
 

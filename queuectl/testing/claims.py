@@ -44,6 +44,15 @@ class ClaimContract(Fixtures):
         assert store.get("a") == reopen().get("a") == claimed
         assert store.counts() == Counts(processing=1)
 
+    def test_a_long_job_is_claimed_whole(self, store: Store, reopen: Reopen) -> None:
+        """However many bytes its record takes."""
+        add(store, "a", command="\udcff" * 131_071)
+        claimed = claim_one(store)
+        assert claimed.command == "\udcff" * 131_071
+        failed = rules.fail(claimed, NOW, "x" * 1_000_000, 0)
+        assert claim(reopen(), done=failed) is None
+        assert claim_one(store).last_error == "x" * 1_000_000
+
     def test_the_oldest_comes_first(self, store: Store) -> None:
         """Whatever the ids and the times say."""
         add(store, "c", "a")

@@ -101,6 +101,24 @@ class JobContract(Fixtures):
         assert store.counts().total == 1
         assert [job.seq for job in add(store, "c")] == [2]
 
+    def test_many_jobs_are_changed_at_once(self, store: Store) -> None:
+        """As by a file of jobs, or `dlq retry --all`; one that is in the way stops them all."""
+        names = [f"job{number}" for number in range(50)]
+        jobs = add(store, *names)
+        with pytest.raises(DuplicateIdError) as caught:
+            add(store, *(f"new{number}" for number in range(50)), "job7")
+        assert caught.value.job_id == "job7"
+        store.save([rules.cancel(job, NOW) for job in jobs])
+        cancelled = everything(store)[::-1]
+        store.remove(cancelled[10:12])
+        with pytest.raises(ConflictError):
+            store.save([rules.retry(job, NOW) for job in cancelled])
+        rest = cancelled[:10] + cancelled[12:]
+        store.save([rules.retry(job, NOW) for job in rest])
+        assert store.counts() == Counts(pending=48)
+        assert ids(everything(store)[::-1]) == ids(rest)
+        assert len(add(store, *names[10:12], *(f"new{number}" for number in range(50)))) == 52
+
     def test_an_id_is_free_again_once_its_job_is_removed(self, store: Store) -> None:
         """The new job has a number of its own."""
         store.remove(add(store, "a"))

@@ -1,0 +1,1 @@
+"""Benchmarks of QueueCTL beside what it is measured against: `python -m benchmarks --help`."""
