@@ -4,11 +4,10 @@
 returns only once no process of that group is alive. A job that ends by itself may leave processes
 behind: those are its own business.
 
-**Bounded output.** A job writes to a file, not through a pipe that somebody has to empty. It gets a
-descriptor that appends and holds a shared lock on the file; whatever it starts inherits both. So
-one attempt to lock the file tells whether anybody can still write to it. If nobody can and the file
-is empty, the next run has it; else it goes to its place. So no output ever ends up with another
-job, whatever a job leaves behind, and a job that prints nothing costs no file.
+**Bounded output.** A job writes to a file (see `capture`), not through a pipe that somebody has to
+empty. If the file is empty at the end and nobody can write to it any more, the next run has it;
+else it goes to its place. So no output ever ends up with another job, whatever a job leaves behind,
+and a job that prints nothing costs no file.
 
 **No busy waiting.** All waiting is done in the `wait` of the caller, which SIGCHLD must end.
 """
@@ -17,26 +16,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import math
 import os
-import select
 import signal
 from time import monotonic
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from queuectl import machine
+from queuectl.capture import Capture, above_stdio
 from queuectl.clock import format_duration
 
 TIMEOUT = "timeout"
 
 _LOOK = 0.1  # seconds between two looks at the size of the output, and at the reasons to stop
 _FIRST_PAUSE = 0.001  # seconds before a group that is ending is looked at, doubled each time
-_CHUNK = 1 << 16  # bytes copied at once
-_TAIL = 4096  # bytes among which the last line of output is searched
-_LINE = 200  # characters that are kept of it
-_MARKER = 56  # bytes of the line that tells what was cut
-_ROUNDS = 8  # looks at what a job wrote while its output is being cut
 _MAX_LEFTOVERS = 256  # each costs a descriptor, of which a process often has but 1024
 _EVERY_SIGNAL = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
@@ -78,56 +71,6 @@ class Outcome(NamedTuple):
     unkept: Optional[str] = None
 
 
-class Waiter:
-    """Sleeps until a signal comes, a descriptor is readable or time is up; in the main thread only.
-
-    SIGCHLD gets a handler, which does nothing: without one in Python it wakes nobody, and if a
-    parent left it ignored the kernel would not keep the status of children.
-    """
-
-    def __init__(self) -> None:
-        self._waking, self._written = os.pipe()
-        os.set_blocking(self._waking, False)
-        os.set_blocking(self._written, False)
-        self._fds = {self._waking}
-        self._poll = select.poll() if hasattr(select, "poll") else None
-        if self._poll is not None:
-            self._poll.register(self._waking, select.POLLIN)
-        self._old_handler = signal.signal(signal.SIGCHLD, lambda signum, frame: None)
-        self._old_fd = signal.set_wakeup_fd(self._written, warn_on_full_buffer=False)
-
-    def register(self, fd: int) -> None:
-        """Wake up for `fd` too; one that stays readable, or is at its end, keeps `wait` awake."""
-        self._fds.add(fd)
-        if self._poll is not None:
-            self._poll.register(fd, select.POLLIN)
-
-    def unregister(self, fd: int) -> None:
-        """Forget a registered descriptor."""
-        self._fds.remove(fd)
-        if self._poll is not None:
-            self._poll.unregister(fd)
-
-    def wait(self, seconds: float) -> List[int]:
-        """Wait at most so many seconds; returns which registered descriptors are readable."""
-        seconds = min(max(seconds, 0.0), 86400.0)
-        if self._poll is not None:
-            ready = [fd for fd, _ in self._poll.poll(seconds * 1000)]
-        else:
-            ready = select.select(self._fds, [], [], seconds)[0]
-        if self._waking in ready:
-            os.read(self._waking, 4096)
-            ready.remove(self._waking)
-        return ready
-
-    def close(self) -> None:
-        """Give the signals back to whoever had them."""
-        signal.set_wakeup_fd(self._old_fd)
-        signal.signal(signal.SIGCHLD, self._old_handler or signal.SIG_DFL)
-        os.close(self._waking)
-        os.close(self._written)
-
-
 class Runner:
     """Runs commands, one after the other.
 
@@ -147,11 +90,11 @@ class Runner:
         self._spool = os.path.abspath(spool)
         self._environ = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
         self._wait = wait
-        self._null = _above_stdio(os.open(os.devnull, os.O_RDONLY))
+        self._null = above_stdio(os.open(os.devnull, os.O_RDONLY))
         self._own_group: Dict[str, Any] = {"setsid": True}
-        self._output: Optional[_Output] = None
-        self._unkept: Optional[_Output] = None
-        self._leftovers: List[_Output] = []
+        self._output: Optional[Capture] = None
+        self._unkept: Optional[Capture] = None
+        self._leftovers: List[Capture] = []
 
     def run(
         self,
@@ -256,7 +199,7 @@ class Runner:
         self._output, self._unkept, self._leftovers = None, None, []
         os.close(self._null)
 
-    def _lend(self) -> Tuple[_Output, int]:
+    def _lend(self) -> Tuple[Capture, int]:
         """The file for the next run, which is empty, and a descriptor for the job."""
         if self._output is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -264,7 +207,7 @@ class Runner:
             # Removed together with the store.
             self._output.close()
             self._output = None
-        self._output = _Output(self._spool)
+        self._output = Capture(self._spool)
         return self._output, self._output.lend()
 
     def _spawn(
@@ -301,7 +244,7 @@ class Runner:
     def _watch(
         self,
         child: _Child,
-        output: _Output,
+        output: Capture,
         deadline: float,
         kill_grace: float,
         stop: Callable[[], Optional[str]],
@@ -323,7 +266,7 @@ class Runner:
     def _end(
         self,
         child: _Child,
-        output: _Output,
+        output: Capture,
         kill_grace: float,
         stop: Callable[[], Optional[str]],
     ) -> None:
@@ -346,7 +289,7 @@ class Runner:
             self.tend()
 
     def _finish(
-        self, child: _Child, output: _Output, ended_by: Optional[str], timeout: Optional[float]
+        self, child: _Child, output: Capture, ended_by: Optional[str], timeout: Optional[float]
     ) -> Outcome:
         # In this order: what is written before the last writer lets go shows in the size.
         output.held = output.is_held()
@@ -401,127 +344,6 @@ class _Child:
             os.waitpid(self.pid, 0)
 
 
-class _Output:
-    """The file to which a job writes, by a descriptor that no job has.
-
-    It does not append, unlike those that are lent: a job goes on at the end of what `trim` leaves.
-
-    Attributes:
-        limit: the most bytes that it may keep.
-        held: whether, when it was last asked, somebody could still write to it.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.limit: Optional[int] = None
-        self.held = False
-        self._path = self._target = path
-        self._group = 0
-        self._cut = 0  # bytes taken out so far
-        self._marker = 0  # bytes of the line in the file that tells so
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
-        self._fd = _above_stdio(os.open(path, flags, 0o600))
-
-    def lend(self) -> int:
-        """Open it for a job, and lock it until everybody who inherits this has closed it."""
-        fd = _above_stdio(os.open(self._path, os.O_WRONLY | os.O_APPEND))
-        with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_SH)
-        return fd
-
-    def assign(self, group: int, target: str, limit: Optional[int]) -> None:
-        """Say whose output it is now, where that goes, and how much of it is kept."""
-        self._group, self._target, self.limit = group, target, limit
-
-    def is_held(self) -> bool:
-        """Whether somebody can still write to it."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            # A file system without locks.
-            return machine.group_alive(self._group)
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-        return False
-
-    def trim(self) -> int:
-        """Return its size; if that is over the limit, first take out the middle.
-
-        A quarter of the limit is left at the beginning and about as much at the end. The job writes
-        meanwhile: what it adds is taken along, in a few rounds that get shorter and shorter. What
-        it writes in the microseconds between the last look and the cut is lost, uncounted.
-        """
-        size = os.fstat(self._fd).st_size
-        if self.limit is None or size <= self.limit:
-            return size
-        quarter = self.limit // 4
-        room = min(_MARKER, self.limit - 2 * quarter)
-        try:
-            copied, end = 0, quarter + room
-            for _ in range(_ROUNDS):
-                if size <= copied:
-                    break
-                if end + size - copied > 3 * quarter:
-                    copied, end = size - quarter, quarter + room
-                copied, end = size, self._copy(copied, size, end)
-                size = os.fstat(self._fd).st_size
-            os.ftruncate(self._fd, end)
-            self._cut += max(size - self._marker - (end - room), 0)
-            self._marker = room
-            text = f"\n--- {self._cut} bytes cut by queuectl ".ljust(_MARKER - 1, "-") + "\n"
-            os.pwrite(self._fd, text.encode()[:room], quarter)
-        except OSError:
-            # No room to copy to, or a bad disk: the job goes on, and only the beginning is left.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._fd, quarter)
-                self._cut += max(size - self._marker - quarter, 0)
-                self._marker = 0
-        return os.fstat(self._fd).st_size
-
-    def _copy(self, start: int, end: int, to: int) -> int:
-        """Move bytes nearer to the beginning, a chunk at a time; returns where they end."""
-        while start < end:
-            written = os.pwrite(self._fd, os.pread(self._fd, min(_CHUNK, end - start), start), to)
-            if not written:
-                break
-            start, to = start + written, to + written
-        return to
-
-    def move(self) -> None:
-        """Give it its place; nothing happens if it was removed, as it is with its store."""
-        target = os.path.abspath(self._target)
-        try:
-            os.rename(self._path, target)
-        except FileNotFoundError:
-            if not os.path.lexists(self._path):
-                return
-            _make_folders(os.path.dirname(target), os.path.commonpath([self._path, target]))
-            os.rename(self._path, target)
-        self._path = target
-
-    def last_line(self, size: int) -> str:
-        """The last line that is not blank, without what is blank at its ends; cut if it is long."""
-        tail = os.pread(self._fd, _TAIL, max(size - _TAIL, 0))
-        if size > _TAIL:
-            # It may begin within a character of several bytes.
-            tail = tail.lstrip(bytes(range(0x80, 0xC0)))
-        for line in reversed(tail.split(b"\n")):
-            text = line.decode("utf-8", "surrogateescape").strip()
-            if text:
-                return text if len(text) <= _LINE else text[: _LINE - 1] + "…"
-        return ""
-
-    def close(self) -> None:
-        """Leave it as it is."""
-        os.close(self._fd)
-
-    def discard(self) -> None:
-        """Remove it."""
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
-        self.close()
-
-
 def _in_words(status: int, ended_by: Optional[str], timeout: Optional[float]) -> Optional[str]:
     """What went wrong with a shell that ended with this status."""
     if ended_by == TIMEOUT and timeout is not None:
@@ -536,24 +358,6 @@ def _in_words(status: int, ended_by: Optional[str], timeout: Optional[float]) ->
             return f"Killed by signal {number}"
     code = os.WEXITSTATUS(status)
     return _EXIT_CODES.get(code, f"Exit code {code}") if code else None
-
-
-def _make_folders(folder: str, top: str) -> None:
-    """Make a folder and those that it lacks above it; `top`, which is one of them, must exist."""
-    if folder != top:
-        _make_folders(os.path.dirname(folder), top)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, 0o700)
-
-
-def _above_stdio(fd: int) -> int:
-    """Move a descriptor out of the way of a job's 0 to 2, which may have been free to take."""
-    if fd > 2:
-        return fd
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    finally:
-        os.close(fd)
 
 
 def _let_nothing_be_inherited() -> None:

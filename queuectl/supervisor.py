@@ -24,8 +24,8 @@ from queuectl.errors import QueueError, StoreFullError, StoreGoneError, StoreLoc
 from queuectl.events import Event, EventKind, Report
 from queuectl.manager import QueueManager
 from queuectl.rescue import Rescues
-from queuectl.runner import Waiter
 from queuectl.store.base import Counts, Member
+from queuectl.waiter import Waiter
 from queuectl.worker import FORCE, STOP, WAKE, Worker
 
 _TICK = 0.25  # seconds between two looks at what nobody tells of

@@ -28,8 +28,9 @@ from queuectl.errors import (
 from queuectl.events import Event, EventKind, Report
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
-from queuectl.runner import Limits, Outcome, Runner, Waiter
+from queuectl.runner import Limits, Outcome, Runner
 from queuectl.store.base import Member
+from queuectl.waiter import Waiter
 
 WAKE, STOP, FORCE = b"w", b"s", b"f"
 """The orders that a supervisor gives."""

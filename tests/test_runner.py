@@ -27,7 +27,8 @@ import pytest
 import queuectl.runner
 import support
 from queuectl import machine
-from queuectl.runner import TIMEOUT, Limits, Outcome, Runner, Waiter
+from queuectl.runner import TIMEOUT, Limits, Outcome, Runner
+from queuectl.waiter import Waiter
 from support import wait_until
 
 PYTHON = f"exec {sys.executable} -S -E -c"
@@ -125,7 +126,8 @@ def script(text: str, home: Path) -> str:
     """What a Python program prints that can `run` a command, with its files in `home`."""
     head = """
         import os, signal, sys, time
-        from queuectl.runner import Limits, Runner, Waiter
+        from queuectl.runner import Limits, Runner
+        from queuectl.waiter import Waiter
         home = os.path.dirname(sys.argv[0])
 
         def run(command, cwd="/", on_spawn=lambda pid: None, wait=None):

@@ -14,10 +14,10 @@ from zlib import crc32
 from queuectl import clock, machine
 from queuectl.errors import DamagedError, NoStoreError, StoreError
 from queuectl.store.base import Notice
+from queuectl.store.disk import replace_file
 from queuectl.store.folder import StoreFolder
 from queuectl.store.journal import commit_line, header_line
 from queuectl.store.lock import StoreLock
-from queuectl.store.settings_file import replace_file
 
 EMPTY_COUNTS = {
     "pending": 0,

@@ -26,9 +26,10 @@ from queuectl.errors import (
 from queuectl.job import Job, JobState
 from queuectl.store import creation, settings_file
 from queuectl.store.base import Counts, Lost, Member, Notice, Store
+from queuectl.store.disk import failure
 from queuectl.store.folder import StoreFolder
 from queuectl.store.jobfile import JobFile, Lines
-from queuectl.store.journal import Journal, failure
+from queuectl.store.journal import Journal
 from queuectl.store.lock import StoreLock
 from queuectl.store.members import Members
 from queuectl.store.record import from_line, purged_line, to_line

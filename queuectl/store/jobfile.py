@@ -25,12 +25,12 @@ from queuectl import clock, machine
 from queuectl.errors import DamagedError, OutcomeUnknownError, StoreError, StoreGoneError
 from queuectl.job import Job, JobState
 from queuectl.store.base import Notice
+from queuectl.store.disk import copy_range, failure, replace_file, sync_data, sync_folder
 from queuectl.store.folder import StoreFolder
 from queuectl.store.index import Index
-from queuectl.store.journal import Commit, Journal, copy_range, failure, sync_data, sync_folder
+from queuectl.store.journal import Commit, Journal
 from queuectl.store.lock import StoreLock
 from queuectl.store.record import head
-from queuectl.store.settings_file import replace_file
 from queuectl.store.snapshot import Snapshot, none_if_purged
 
 T = TypeVar("T")

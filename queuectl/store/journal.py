@@ -1,8 +1,8 @@
 """An append-only file of JSON lines in checked commits. It knows nothing of jobs.
 
-    {"queuectl":1,"requires":[],"store":"5f0c...", ... ,"sum":"c0ffee00"}  the header
-    {"id":"a1", ... }                      lines of one commit
-    {"commit":1, ... ,"crc":"0badcafe","sum":"12345678"}  which this line closes
+    {"queuectl":1,"requires":[],"store":"5f0c...", ... ,"sum":"c0ffee00"}    the header
+    {"id":"a1", ... }                                                        lines of one commit
+    {"commit":1, ... ,"crc":"0badcafe","sum":"12345678"}                     which this line closes
 
 Invariants, and how they are kept:
 
@@ -22,7 +22,6 @@ bytes before it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import mmap
 import os
@@ -30,7 +29,8 @@ import re
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 from zlib import crc32
 
-from queuectl.errors import DamagedError, OutcomeUnknownError, StoreError, StoreFullError
+from queuectl.errors import DamagedError, OutcomeUnknownError, StoreError
+from queuectl.store.disk import copy_range, failure, sync_data
 
 FORMAT = 1
 FEATURES: Tuple[str, ...] = ()
@@ -432,60 +432,3 @@ def _with_sum(text: str) -> bytes:
 
 def _sum_is_right(line: bytes) -> bool:
     return line[-_SUM_SIZE:] == b',"sum":"%08x"}' % crc32(line[:-_SUM_SIZE])
-
-
-def copy_range(source: int, target: int, start: int, stop: int) -> None:
-    """Copy bytes from one file to the end of what was written of another.
-
-    Args:
-        source: a descriptor to read from.
-        target: a descriptor to write to, at its position.
-        start: the first byte.
-        stop: the offset behind the last one.
-
-    Raises:
-        OSError: reading or writing failed.
-    """
-    while start < stop:
-        data = os.pread(source, min(_CHUNK, stop - start), start)
-        if not data:
-            raise OSError(errno.EIO, "the file is shorter than it was")
-        start += len(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(target, view) :]
-
-
-def sync_data(fd: int) -> None:
-    """Wait until the disk holds a file's bytes and length; OSError if it does not say so."""
-    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
-    if full_sync is not None:
-        # On macOS fsync stops at the drive's own cache.
-        fcntl.fcntl(fd, full_sync)
-    elif hasattr(os, "fdatasync"):
-        os.fdatasync(fd)
-    else:
-        os.fsync(fd)
-
-
-def sync_folder(path: str) -> None:
-    """Wait until the disk holds the names in a folder; OSError if it does not say so."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def failure(action: str, path: str, error: OSError) -> Exception:
-    """Put what the system said about a file into words.
-
-    Returns:
-        A StoreFullError if there is no room, a FileNotFoundError if the file is gone, else a
-        StoreError.
-    """
-    if error.errno == errno.ENOENT:
-        return FileNotFoundError(error.errno, error.strerror, path)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreFullError(f"cannot {action} {path}: {error.strerror}; nothing was changed")
-    return StoreError(f"cannot {action} {path}: {error.strerror}")

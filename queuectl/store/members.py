@@ -3,8 +3,8 @@
     ID.json   what the member is and is running; written in place, always the same length
     ID.lock   locked by the member for as long as it lives, so that the kernel tells when it died
     ID.out    the output of its current run
-    ID.wake   a named pipe that a supervisor reads: a byte for each job that may be claimed, `s` or
-    `f` to stop
+    ID.wake   a named pipe that a supervisor reads: `n` for each job that may be claimed, `s` or `f`
+              to stop
 
 Members join, and the dead are removed, only under the store's lock, and a member takes its own lock
 before its file appears: so a file without a held lock is that of a dead member, never of one that

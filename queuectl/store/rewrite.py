@@ -18,8 +18,9 @@ from zlib import crc32
 
 from queuectl.errors import StoreGoneError
 from queuectl.job import JobState
+from queuectl.store.disk import failure, sync_data, sync_folder
 from queuectl.store.folder import StoreFolder
-from queuectl.store.journal import Commit, Journal, failure, header_line, sync_data, sync_folder
+from queuectl.store.journal import Commit, Journal, header_line
 from queuectl.store.lock import StoreLock, take_liveness
 from queuectl.store.snapshot import Snapshot
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Dict
 
 from queuectl.errors import DamagedError, StoreError
-from queuectl.store.journal import failure, sync_folder
+from queuectl.store.disk import replace_file
 
 
 def read(path: str) -> Dict[str, str]:
@@ -43,25 +42,3 @@ def write(path: str, stored: Dict[str, str]) -> None:
     """
     data = json.dumps(stored, indent=2, sort_keys=True).encode("ascii") + b"\n"
     replace_file(path, data)
-
-
-def replace_file(path: str, data: bytes) -> None:
-    """Put a file in the place of another, so that a crash leaves one or the other, whole.
-
-    Raises:
-        StoreError: it cannot be written; the old one is still there.
-    """
-    new = path + ".new"
-    try:
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.rename(new, path)
-        sync_folder(os.path.dirname(path))
-    except OSError as error:
-        raise failure("write", path, error) from error

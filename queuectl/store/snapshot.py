@@ -15,7 +15,8 @@ from zlib import crc32
 
 from queuectl.errors import DamagedError
 from queuectl.job import Job
-from queuectl.store.journal import REASON, SHORTER, Journal, failure
+from queuectl.store.disk import failure
+from queuectl.store.journal import REASON, SHORTER, Journal
 from queuectl.store.record import HEADS, PURGED, from_line, head
 
 _Bytes = Union[mmap.mmap, bytes]

@@ -1,0 +1,90 @@
+"""What the store asks of the disk: to hold what it was given, or to say why it does not."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from queuectl.errors import StoreError, StoreFullError
+
+_CHUNK = 1 << 20
+
+
+def copy_range(source: int, target: int, start: int, stop: int) -> None:
+    """Copy bytes from one file to the end of what was written of another.
+
+    Args:
+        source: a descriptor to read from.
+        target: a descriptor to write to, at its position.
+        start: the first byte.
+        stop: the offset behind the last one.
+
+    Raises:
+        OSError: reading or writing failed.
+    """
+    while start < stop:
+        data = os.pread(source, min(_CHUNK, stop - start), start)
+        if not data:
+            raise OSError(errno.EIO, "the file is shorter than it was")
+        start += len(data)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(target, view) :]
+
+
+def sync_data(fd: int) -> None:
+    """Wait until the disk holds a file's bytes and length; OSError if it does not say so."""
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        # On macOS fsync stops at the drive's own cache.
+        fcntl.fcntl(fd, full_sync)
+    elif hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        os.fsync(fd)
+
+
+def sync_folder(path: str) -> None:
+    """Wait until the disk holds the names in a folder; OSError if it does not say so."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def failure(action: str, path: str, error: OSError) -> Exception:
+    """Put what the system said about a file into words.
+
+    Returns:
+        A StoreFullError if there is no room, a FileNotFoundError if the file is gone, else a
+        StoreError.
+    """
+    if error.errno == errno.ENOENT:
+        return FileNotFoundError(error.errno, error.strerror, path)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFullError(f"cannot {action} {path}: {error.strerror}; nothing was changed")
+    return StoreError(f"cannot {action} {path}: {error.strerror}")
+
+
+def replace_file(path: str, data: bytes) -> None:
+    """Put a file in the place of another, so that a crash leaves one or the other, whole.
+
+    Raises:
+        StoreError: it cannot be written; the old one is still there.
+    """
+    new = path + ".new"
+    try:
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(new, path)
+        sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise failure("write", path, error) from error
