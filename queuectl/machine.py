@@ -80,7 +80,9 @@ def find_groups(variables: Mapping[str, str]) -> List[int]:
     if not variables:
         return []
     wanted = [os.fsencode(f"{name}={value}") for name, value in variables.items()]
-    found = set(_groups_by_proc(wanted) if _HAS_PROC else _groups_by_ps(wanted))
+    find = _groups_by_proc if _HAS_PROC else _groups_by_ps
+    # Twice, because a process that is just becoming another program shows no environment.
+    found = {*find(wanted), *find(wanted)}
     return sorted(pgid for pgid in found if pgid > 1 and pgid != os.getpgrp())
 
 

@@ -1,9 +1,7 @@
 """The supervisor: what `start` is. It forks workers, gives orders, and rescues what the dead left.
 
-Each worker holds the reading end of a pipe of which the supervisor alone holds the writing end; so
-workers notice its death however it died. Handlers of signals only note them and wake the loop,
-which decides. The supervisor never claims and never runs anything, so whatever happens to a job it
-goes on.
+Handlers of signals only note them and wake the loop, which decides. The supervisor never claims and
+never runs anything, so whatever happens to a job it goes on.
 """
 
 from __future__ import annotations
@@ -13,47 +11,29 @@ import math
 import os
 import signal
 import uuid
-from mmap import mmap
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from time import monotonic
-from typing import Callable, Dict, List, Optional
+from typing import Callable, List, Optional
 
 from queuectl import clock, machine
 from queuectl.errors import QueueError, StoreFullError, StoreGoneError, StoreLockedError
 from queuectl.events import Event, EventKind, Report
 from queuectl.manager import QueueManager
+from queuectl.pool import Pool
 from queuectl.rescue import Rescues
 from queuectl.store.base import Counts, Member
 from queuectl.waiter import Waiter
-from queuectl.worker import FORCE, STOP, WAKE, Worker
+from queuectl.worker import FORCE, STOP, Worker
 
 _TICK = 0.25  # seconds between two looks at what nobody tells of
 _RESCUE_TICK = 0.05  # the same while a rescue goes on
 _MARGIN = 5.0  # seconds that a worker may take longer than its graces before it is killed
 _LAST_RESCUE = 2.0  # seconds beyond kill_grace that a rescue may take when all else has ended
-_QUICK_DEATH = 1.0  # a worker that lived no longer than this many seconds is not replaced at once
-_LONGEST_RESPAWN_PAUSE = 5.0
 _REWRITE_PAUSE = 60.0  # seconds before a rewrite that failed is tried again
+_STORE_FAILED = (2, 3, 4, 75)  # what a worker ends with if nobody can use the store any more
 
 Progress = Callable[[Counts], None]
-
-
-class _Child:
-    """A worker's process, as its supervisor sees it."""
-
-    def __init__(self, process: BaseProcess, orders: int, slot: int) -> None:
-        self.process = process
-        self.orders = orders
-        self.slot = slot
-        self.born = monotonic()
-
-    def order(self, what: bytes) -> None:
-        try:
-            os.write(self.orders, what)
-        except (BrokenPipeError, BlockingIOError):
-            # It is dead, or has more orders to read than it needs.
-            pass
 
 
 class Supervisor:
@@ -80,17 +60,13 @@ class Supervisor:
     ) -> None:
         self._manager = manager
         self._store = manager.store
-        self._count = count
         self._stop_at = None if timeout is None else monotonic() + timeout
         self._drain = drain
         self._report = report
         self._progress = progress
         self._id = uuid.uuid4().hex[:12]
-        self._context = get_context("fork")
-        self._children: Dict[int, _Child] = {}
+        self._pool = Pool(count, self._be_worker, report)
         self._rescues = Rescues(manager, report)
-        self._respawn_at: Dict[int, float] = {}
-        self._quick_deaths: Dict[int, int] = {}
         self._rewriter: Optional[BaseProcess] = None
         self._rewrite_at = 0.0
         self._signals: List[int] = []
@@ -106,14 +82,12 @@ class Supervisor:
         self._set_handlers()
         self._store.enroll(self._member("supervisor", "start", os.getpid()))
         self._waiter.register(self._store.listen())
-        self._resting = mmap(-1, self._count + 1)
         self._rescues.begin(self._store.lost(thorough=True))
         # Read once, before the fork, so that the workers share it.
         self._store.claimable(clock.now(), self._manager.settings.retry_policy.horizon)
         gc.freeze()
-        for slot in range(self._count):
-            self._spawn(slot)
-        while self._children or self._respawn_at:
+        self._pool.fill()
+        while not self._pool.is_over:
             self._step()
         self._finish()
         return self._exit_code
@@ -123,11 +97,12 @@ class Supervisor:
         ready = self._waiter.wait(_RESCUE_TICK if self._rescues.under_way else self._until_tick())
         try:
             if self._store.listen() in ready:
-                self._wake(self._store.hear())
+                self._pool.wake(self._store.hear())
             self._heed_requests()
             died = self._reap()
             if died or monotonic() >= self._next_tick:
                 self._tick()
+            self._pool.fill()
             self._rescues.step()
         except (StoreFullError, StoreLockedError) as error:
             self._rescues.put_off(error)
@@ -136,7 +111,7 @@ class Supervisor:
         self._kill_overdue()
 
     def _until_tick(self) -> float:
-        until = self._next_tick
+        until = min(self._next_tick, self._pool.fill_at)
         if self._stop_at is not None and not self._stopping:
             until = min(until, self._stop_at)
         return max(until - monotonic(), 0)
@@ -147,98 +122,33 @@ class Supervisor:
         self._store.tend()
         self._rescues.begin(self._store.lost())
         if not self._stopping:
-            for slot, moment in list(self._respawn_at.items()):
-                if monotonic() >= moment:
-                    del self._respawn_at[slot]
-                    self._spawn(slot)
-            self._next_tick = min([self._next_tick, *self._respawn_at.values()])
             self._rewrite_if_due()
         if self._progress is not None:
             self._progress(self._store.counts())
 
-    # Starting and ending workers
-
-    def _spawn(self, slot: int) -> None:
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
-        name = f"Worker-{slot + 1}"
-        process = self._context.Process(
-            target=self._be_worker, args=(slot, name, reading, writing), name=name
-        )
-        try:
-            process.start()
-        except OSError as error:
-            # The system has no process to spare just now.
-            os.close(writing)
-            self._report(
-                Event(EventKind.WARNING, name, detail=f"cannot be started: {error.strerror}")
-            )
-            self._respawn_at[slot] = monotonic() + _LONGEST_RESPAWN_PAUSE
-        else:
-            self._children[slot] = _Child(process, writing, slot)
-        finally:
-            os.close(reading)
-
-    def _be_worker(self, slot: int, name: str, orders: int, writing: int) -> None:
-        self._let_go()
-        # Else this very process would keep its pipe from ending.
-        os.close(writing)
-        worker = Worker(
+    def _be_worker(self, slot: int, name: str, orders: int) -> int:
+        self._waiter.close()
+        return Worker(
             self._manager,
             self._member("worker", name, os.getpid()),
             orders=orders,
-            resting=self._resting,
+            resting=self._pool.resting,
             slot=slot,
             drain=self._drain,
             report=self._report,
-        )
-        os._exit(worker.run())
-
-    def _let_go(self) -> None:
-        """In a child: close what is the supervisor's, above all the pipes that tell its death."""
-        for child in self._children.values():
-            os.close(child.orders)
-        self._waiter.close()
+        ).run()
 
     def _reap(self) -> bool:
         """Take note of workers that ended; tell whether one died."""
-        died = False
-        for slot, child in list(self._children.items()):
-            code = child.process.exitcode
-            if code is None:
-                continue
-            child.process.join()
-            os.close(child.orders)
-            del self._children[slot]
-            self._resting[slot] = 0
+        ended = self._pool.take_ended()
+        for child, code in ended:
             if code == 0 and self._drain and not self._stopping and self._manager.is_drained():
                 self._begin_stop(0)
-            elif code in (2, 3, 4, 75):
+            elif code in _STORE_FAILED:
                 self._begin_stop(code)
             elif not self._stopping:
-                self._respawn_at[slot] = monotonic() + self._respawn_pause(child)
-                self._next_tick = min(self._next_tick, self._respawn_at[slot])
-            died = died or code != 0
-        return died
-
-    def _respawn_pause(self, child: _Child) -> float:
-        if monotonic() - child.born > _QUICK_DEATH:
-            self._quick_deaths[child.slot] = 0
-            return 0.0
-        deaths = self._quick_deaths[child.slot] = self._quick_deaths.get(child.slot, 0) + 1
-        return min(0.05 * 2.0 ** min(deaths, 10), _LONGEST_RESPAWN_PAUSE)
-
-    def _wake(self, jobs: int) -> None:
-        """Wake a resting worker for each new job; who is at work looks for itself."""
-        for slot, child in self._children.items():
-            if jobs <= 0:
-                return
-            if self._resting[slot]:
-                self._resting[slot] = 0
-                child.order(WAKE)
-                jobs -= 1
-
-    # Stopping
+                self._pool.replace(child)
+        return any(code != 0 for _, code in ended)
 
     def _set_handlers(self) -> None:
         def note(signum: int, frame: object) -> None:
@@ -273,11 +183,10 @@ class Supervisor:
             return
         self._stopping = True
         self._exit_code = code
-        self._respawn_at.clear()
+        self._pool.leave_vacant()
         settings = self._manager.last_settings
         self._kill_at = monotonic() + settings["shutdown_grace"] + settings["kill_grace"] + _MARGIN
-        for child in self._children.values():
-            child.order(STOP)
+        self._pool.order(STOP)
         running = sum(
             member.job is not None and member.supervisor == self._id
             for member in self._store.members("worker")
@@ -291,13 +200,12 @@ class Supervisor:
         self._forced = True
         overdue = monotonic() + self._manager.last_settings["kill_grace"] + _MARGIN
         self._kill_at = min(self._kill_at, overdue)
-        for child in self._children.values():
-            child.order(FORCE)
+        self._pool.order(FORCE)
 
     def _fail(self, error: QueueError) -> None:
         """Stop because the store cannot be used any more."""
-        if not self._resting[-1]:
-            self._resting[-1] = 1
+        if not self._pool.resting[-1]:
+            self._pool.resting[-1] = 1
             self._report(Event(EventKind.WARNING, "start", detail=str(error)))
         self._begin_stop(error.exit_code)
         self._exit_code = error.exit_code
@@ -309,8 +217,7 @@ class Supervisor:
     def _kill_overdue(self) -> None:
         if monotonic() >= self._kill_at:
             self._kill_at = monotonic() + _MARGIN
-            for child in self._children.values():
-                child.process.kill()
+            self._pool.kill()
 
     def _finish(self) -> None:
         """End what is left: rescues, a rewrite, the membership."""
@@ -331,8 +238,6 @@ class Supervisor:
             self._fail(error)
         self._report(Event(EventKind.STOPPED, "start"))
 
-    # Housekeeping
-
     def _rewrite_if_due(self) -> None:
         """Rewrite in a process of its own, for it takes longer than a rescue may wait."""
         if self._rewriter is not None:
@@ -345,11 +250,13 @@ class Supervisor:
                 self._rewrite_at = monotonic() + _REWRITE_PAUSE
             self._rewriter = None
         if monotonic() >= self._rewrite_at and self._store.rewrite_due():
-            self._rewriter = self._context.Process(target=self._be_rewriter, name="rewrite")
+            context = get_context("fork")
+            self._rewriter = context.Process(target=self._be_rewriter, name="rewrite")
             self._rewriter.start()
 
     def _be_rewriter(self) -> None:
-        self._let_go()
+        self._pool.let_go()
+        self._waiter.close()
         self._store.after_fork()
         try:
             self._store.rewrite()

@@ -263,10 +263,6 @@ class Worker:
         self._wait(max(pause, 0.001))
 
     def _wait(self, seconds: float) -> None:
-        grace = self._end_jobs_at - monotonic()
-        if 0 < grace < seconds:
-            # A job that nothing else is expected of must not outlive its time of grace.
-            seconds = grace
         if self._orders in self._waiter.wait(seconds):
             self._read_orders()
 

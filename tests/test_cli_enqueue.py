@@ -281,8 +281,8 @@ def test_enqueue_imports_nothing_that_it_does_not_need(cli: Cli) -> None:
     modules = cli.run(env={"PYTHONPATH": os.pathsep.join(sys.path)}, check=0).stdout.split()
     assert "queuectl.store.file" in modules
     unneeded = {
-        "tabulate", "importlib.metadata", "multiprocessing", "subprocess", "shutil", "asyncio",
+        "tabulate", "importlib.metadata", "multiprocessing", "shutil", "unicodedata",
         "queuectl.supervisor", "queuectl.worker", "queuectl.runner", "queuectl.cli.workers",
-        "queuectl.cli.jobs", "queuectl.cli.config", "unicodedata",
+        "queuectl.cli.jobs", "queuectl.cli.config",
     }  # fmt: skip
     assert unneeded.isdisjoint(modules)

@@ -141,6 +141,16 @@ def test_the_version(cli: Cli) -> None:
     assert cli.run("--version", check=0).stdout == "queuectl 0.1.0\n"
 
 
+def test_the_shell_can_complete_commands_and_options(cli: Cli) -> None:
+    for words, found in (("enq", "enqueue"), ("list --sta", "--state"), ("dlq re", "retry")):
+        env = {
+            "_QUEUECTL_COMPLETE": "bash_complete",
+            "COMP_WORDS": f"queuectl {words}",
+            "COMP_CWORD": str(len(words.split())),
+        }
+        assert cli.run(env=env).stdout == f"plain,{found}\n"
+
+
 NEAREST = {
     "a command": (
         ["enque", "x"],

@@ -51,13 +51,9 @@ def test_list_into_a_pipe_is_a_row_a_job(cli: Cli) -> None:
     rows = cli.run("list", check=0).stdout.splitlines()
     assert rows == [
         "\t".join(
-            (
-                job.id,
-                job.state,
-                str(job.attempts),
-                str(job.max_retries),
-                job.created_at,
-                job.command,
+            map(
+                str,
+                (job.id, job.state, job.attempts, job.max_retries, job.created_at, job.command),
             )
         )
         for job in reversed(jobs)

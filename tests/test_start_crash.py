@@ -162,7 +162,7 @@ def test_a_job_whose_worker_left_no_trace_is_found_by_the_next_start(cli: Cli) -
     job_id = queue.add('[ "$QUEUECTL_JOB_RUN" = 2 ] || sleep 1000')
     start = queue.start()
     worker = queue.wait_for_runner(job_id)
-    orphan = queue.wait_for_processes(job_id, 1)
+    orphans = queue.wait_for_processes(job_id, 2)
     kill(start.pid, worker.pid)
     wait_until_gone([start.pid, worker.pid], timeout=5)
     # As after a loss of power, or when somebody tidied up.
@@ -170,7 +170,7 @@ def test_a_job_whose_worker_left_no_trace_is_found_by_the_next_start(cli: Cli) -
     queue.drain()
     job = queue.job(job_id)
     assert (job.state, job.attempts, job.runs) == ("completed", 2, 2)
-    assert not any(map(is_running, orphan))
+    assert not any(map(is_running, orphans))
 
 
 def test_a_supervisor_of_another_start_rescues_too(cli: Cli) -> None:
@@ -266,6 +266,7 @@ def test_an_idle_worker_that_is_killed_or_ended_is_replaced_at_once(cli: Cli) ->
     queue = Queue(cli)
     start = queue.start("--count", "2")
     old = queue.wait_for_workers(2)
+    ids = {member.id for member in old}
     # They have lived for a while then: those that die at once are replaced ever more slowly.
     queue.add("sleep 1", id="clock")
     queue.wait_for("clock", JobState.COMPLETED)
@@ -274,7 +275,7 @@ def test_an_idle_worker_that_is_killed_or_ended_is_replaced_at_once(cli: Cli) ->
         died = wait_until_gone([victim.pid], timeout=5)
         new = wait_until(
             lambda name=victim.name: [
-                member for member in queue.members() if member not in old and member.name == name
+                member for member in queue.members() if member.id not in ids and member.name == name
             ],
             what="another one",
         )

@@ -258,9 +258,10 @@ def test_started_with_hup_or_int_ignored_as_nohup_does_it_goes_on(
     queue = Queue(cli)
     ignoring(cli, name)
     start = queue.start("--count", "2")
-    queue.wait_for_workers(2)
+    workers = {member.id for member in queue.wait_for_workers(2)}
     os.killpg(start.pid, signum)
-    queue.add("grep -q '^SigIgn:.*0000$' /proc/self/status", id="job")
+    queue.add("grep -q '^SigIgn:.*0000$' /proc/self/status; sleep 0.5", id="job")
     queue.wait_for("job", JobState.COMPLETED)
+    assert {member.id for member in queue.members()} == workers
     start.terminate()
     start.finish(0)

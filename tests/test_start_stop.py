@@ -124,11 +124,12 @@ def test_the_timeout_is_for_claiming_and_not_for_jobs(cli: Cli) -> None:
 def test_a_drain_waits_for_retries_and_ends_at_once_when_there_is_nothing_left(cli: Cli) -> None:
     queue = Queue(cli, backoff_base="0.3")
     queue.add('[ "$QUEUECTL_JOB_RUN" = 2 ]', id="fails-once")
+    queue.drain()
+    assert queue.job("fails-once").state == JobState.COMPLETED
     queue.add(HOLD, id="held")
     first = queue.start("--count", "2", "--drain")
     second = queue.start("--drain")
     queue.wait_for_runner("held")
-    queue.wait_for("fails-once", JobState.COMPLETED)
     queue.wait_for_workers(3)
     queue.let_go()
     ended = queue.wait_for("held", JobState.COMPLETED).finished_at

@@ -328,6 +328,35 @@ def test_what_is_committed_during_a_rewrite_is_in_the_new_file(disk: Disk) -> No
         disk.verify()
 
 
+def test_a_rewrite_gives_way_to_another_that_was_faster(disk: Disk) -> None:
+    """As when a disk failed meanwhile, and a writer began a new file."""
+    store = disk.open()
+    add(store, "a", "b")
+    step = disk.path.parent / "step"
+
+    def slow() -> None:
+        own = FileStore(str(disk.path))
+        real = os.fdatasync
+
+        def sync(fd: int) -> None:
+            if not step.exists():
+                step.touch()
+                wait_for(lambda: step.read_text() == "go")
+            real(fd)
+
+        os.fdatasync = sync
+        assert own.rewrite() is False
+
+    child = Child(slow)
+    wait_for(step.exists)
+    disk.unsynced.touch()
+    add(store, "c")
+    step.write_text("go")
+    child.finish()
+    assert ids(shown(disk)) == ["c", "b", "a"]
+    disk.verify()
+
+
 class TestRemovedStore:
     """`rm -rf queuectl_data` is a supported reset: everybody notices, nobody makes it anew."""
 

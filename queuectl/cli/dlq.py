@@ -8,9 +8,10 @@ import click
 
 from queuectl.cli import output
 from queuectl.cli.command import Group, Session, help_if_bare, pass_session
+from queuectl.cli.jobs import print_array
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
-from queuectl.render import dead_row, job_row, to_json
+from queuectl.render import dead_row, job_row
 
 Change = Callable[[QueueManager, Optional[Sequence[str]]], List[Job]]
 
@@ -42,7 +43,7 @@ def list_dead(session: Session) -> None:
     with session.open() as manager:
         dead = manager.jobs([JobState.DEAD])
         if session.json:
-            output.line(to_json([job.to_dict() for job in dead]))
+            print_array(dead)
         elif session.talks:
             _print_table(list(dead))
         else:
@@ -110,7 +111,7 @@ def _change(
     with session.open() as manager:
         changed = change(manager, None if everything else job_ids)
     if session.json:
-        output.line(to_json([job.to_dict() for job in changed]))
+        print_array(changed)
     elif not session.talks:
         for job in changed:
             output.line(job_row(job))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterable, List, Optional, Sequence, Tuple
 
 import click
 
@@ -91,7 +91,7 @@ def list_jobs(
     wanted = states or JobState.ALL
     with session.open() as manager:
         if session.json:
-            _print_array(manager.jobs(wanted, limit))
+            print_array(manager.jobs(wanted, limit))
         elif session.talks:
             most = limit if limit is not None or everything else _SHOWN_AT_TERMINAL
             _print_table(manager, wanted, states is None, most)
@@ -100,7 +100,7 @@ def list_jobs(
                 output.line(job_row(job))
 
 
-def _print_array(jobs: Iterator[Job]) -> None:
+def print_array(jobs: Iterable[Job]) -> None:
     """Print an array of whole jobs, one a line, without ever holding all of them."""
     separator = "["
     for job in jobs:

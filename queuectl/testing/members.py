@@ -98,6 +98,25 @@ class MemberContract(Fixtures):
         assert store.lost(thorough=True) == reopen().lost(thorough=True) == []
         assert [each.id for each in reopen().members("worker")] == ["w1"]
 
+    def test_a_dead_worker_has_only_what_it_still_held(self, store: Store, reopen: Reopen) -> None:
+        """Not the job that it gave back or finished last, nor one that another has by now."""
+        ends = (rules.complete, rules.release)
+        for number, end in enumerate(ends):
+            dead = reopen()
+            dead.enroll(member(f"w{number}"))
+            add(store, f"job{number}")
+            dead.save([end(claim_one(dead, worker=f"w{number}"), NOW)])
+            dead.close()
+        assert names(store.lost()) == [("w0", None), ("w1", None)]
+        dead, alive = reopen(), reopen()
+        dead.enroll(member("w2"))
+        alive.enroll(member("w3"))
+        held = claim_one(dead, worker="w2")
+        dead.close()
+        store.save([rules.rescue(held, NOW, 0)])
+        assert claim_one(alive, worker="w3").id == held.id
+        assert names(store.lost()) == [("w2", None)]
+
     def test_the_dead_are_found_again_when_their_rescuer_dies(
         self, store: Store, reopen: Reopen
     ) -> None:
