@@ -1,1 +1,0 @@
-"""Benchmarks of QueueCTL beside what it is measured against: `python -m benchmarks --help`."""
