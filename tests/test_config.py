@@ -155,7 +155,6 @@ def test_defaults() -> None:
 def test_a_default_is_a_value_that_can_be_set(name: str) -> None:
     entry = SETTINGS[name]
     assert entry.name == name
-    assert entry.about
     assert entry.read(entry.write(entry.default)) == entry.default
 
 

@@ -209,10 +209,10 @@ def _outcome(act: Callable[[Store], Any], store: Store) -> Tuple[Any, Optional[T
 
 
 StoreMachine.TestCase.settings = settings(
-    max_examples=50,
+    max_examples=40,
     stateful_step_count=50,
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=list(HealthCheck),
 )
-TestStoreMachine = pytest.mark.slow(StoreMachine.TestCase)
+TestStoreMachine = pytest.mark.slow(pytest.mark.timeout(300)(StoreMachine.TestCase))
