@@ -142,12 +142,13 @@ class Supervisor:
         """Take note of workers that ended; tell whether one died."""
         ended = self._pool.take_ended()
         for child, code in ended:
-            if code == 0 and self._drain and not self._stopping and self._manager.is_drained():
-                self._begin_stop(0)
-            elif code in _STORE_FAILED:
+            if code in _STORE_FAILED:
                 self._begin_stop(code)
             elif not self._stopping:
+                # Before the store is asked, which may fail: else its slot would stay empty.
                 self._pool.replace(child)
+                if code == 0 and self._drain and self._manager.is_drained():
+                    self._begin_stop(0)
         return any(code != 0 for _, code in ended)
 
     def _set_handlers(self) -> None:
@@ -162,20 +163,24 @@ class Supervisor:
             signal.signal(signum, note if heed else lambda signum, frame: None)
 
     def _heed_requests(self) -> None:
+        """Heed signals, `queuectl stop` and the time that is over."""
+        was_stopping = self._stopping
+        early = 1 if self._drain else 0
         while self._signals:
             signum = self._signals.pop(0)
             if self._stopping:
                 self._force(128 + signum)
             else:
-                early = 1 if self._drain else 0
                 self._begin_stop(130 if signum == signal.SIGINT else early)
         asked = self._store.stop_asked()
-        if asked is not None and not self._stopping:
-            self._begin_stop(1 if self._drain else 0)
+        if asked is not None:
+            self._begin_stop(early)
         if asked and not self._forced:
             self._force(self._exit_code)
         if self._stop_at is not None and monotonic() >= self._stop_at and not self._stopping:
             self._begin_stop(1 if self._drain and not self._manager.is_drained() else 0)
+        if self._stopping and not was_stopping:
+            self._announce_stop()
 
     def _begin_stop(self, code: int) -> None:
         """Have the workers finish what they run; the first reason to stop decides the exit code."""
@@ -187,6 +192,8 @@ class Supervisor:
         settings = self._manager.last_settings
         self._kill_at = monotonic() + settings["shutdown_grace"] + settings["kill_grace"] + _MARGIN
         self._pool.order(STOP)
+
+    def _announce_stop(self) -> None:
         running = sum(
             member.job is not None and member.supervisor == self._id
             for member in self._store.members("worker")
@@ -251,8 +258,14 @@ class Supervisor:
             self._rewriter = None
         if monotonic() >= self._rewrite_at and self._store.rewrite_due():
             context = get_context("fork")
-            self._rewriter = context.Process(target=self._be_rewriter, name="rewrite")
-            self._rewriter.start()
+            rewriter = context.Process(target=self._be_rewriter, name="rewrite")
+            try:
+                rewriter.start()
+            except OSError:
+                # The system has no process to spare just now; this can wait.
+                self._rewrite_at = monotonic() + _REWRITE_PAUSE
+            else:
+                self._rewriter = rewriter
 
     def _be_rewriter(self) -> None:
         self._pool.let_go()

@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
 
 from queuectl.config import SETTINGS
 from queuectl.job import Job
@@ -19,6 +19,12 @@ from queuectl.manager import NewJob, QueueManager
 from queuectl.store.base import Counts, Member
 from queuectl.store.file import FileStore
 from support import Cli, Process, processes, wait_until
+
+for _signum in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_signum) == signal.SIG_IGN:
+        # As `&` and nohup have it: everything that a test starts would inherit that. A handler that
+        # does nothing is not inherited.
+        signal.signal(_signum, lambda signum, frame: None)
 
 SLACK = 1.0
 """Seconds that a busy machine may add to what is promised."""
@@ -152,15 +158,16 @@ class Queue:
         return found
 
     def wait_for_processes(self, job_id: str, count: int) -> List[int]:
-        """Wait until a job has exactly so many living processes; return them."""
-        found: List[int] = []
+        """Wait until a job is a shell and `sleep 1000` otherwise, so many in all; return them."""
+        found: Dict[int, str] = {}
 
         def look() -> bool:
-            found[:] = self.runs_of(job_id)
-            return len(found) == count
+            found.clear()
+            found.update(self.runs_of(job_id))
+            return list(found.values()).count("sleep 1000") == count - 1 == len(found) - 1
 
         wait_until(look, what=f"{count} processes of {job_id}")
-        return found
+        return list(found)
 
     def let_go(self) -> None:
         """End the jobs that hold."""
@@ -207,3 +214,20 @@ def wait_until_gone(pids: Sequence[int], timeout: float) -> float:
     """Wait until none of these processes runs; return when, by the monotonic clock."""
     wait_until(lambda: not any(map(is_running, pids)), timeout, f"the end of {list(pids)}")
     return time.monotonic()
+
+
+def children_of(pid: int) -> List[int]:
+    """The children of a process, zombies included, read in one go: it must be quick."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def stop_newborn(start: Process, known: Set[int]) -> int:
+    """Stop the next worker of a supervisor as soon as it is forked; return its pid."""
+    while True:
+        for pid in children_of(start.pid):
+            if pid not in known:
+                os.kill(pid, signal.SIGSTOP)
+                return pid

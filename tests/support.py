@@ -384,7 +384,12 @@ class Cli:
 
         In it `queuectl` is that of this Python, text is UTF-8, `QUEUECTL_STORE` the test's store.
         """
-        unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTHONWARNINGS")
+        unwanted = (
+            *("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "PYTHONWARNINGS"),
+            # It would have every process compile all that it imports, which takes longer than
+            # most of them run.
+            "PYTHONDONTWRITEBYTECODE",
+        )
         env: Dict[str, Optional[str]] = {
             name: value
             for name, value in os.environ.items()

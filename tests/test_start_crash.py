@@ -6,8 +6,7 @@ import os
 import shutil
 import signal
 import time
-from pathlib import Path
-from typing import List, Set
+from typing import Set
 
 import pytest
 
@@ -18,12 +17,14 @@ from starting import (
     SLACK,
     STUBBORN,
     Queue,
+    children_of,
     cpu_seconds,
     is_running,
     kill,
+    stop_newborn,
     wait_until_gone,
 )
-from support import Cli, Process, wait_until
+from support import Cli, wait_until
 
 needs_proc = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
 pytestmark = needs_proc
@@ -188,23 +189,6 @@ def test_a_supervisor_of_another_start_rescues_too(cli: Cli) -> None:
     queue.wait_for(job_id, JobState.COMPLETED)
     second.terminate()
     second.finish(0)
-
-
-def children_of(pid: int) -> List[int]:
-    """The children of a process, zombies included, read in one go: it must be quick."""
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def stop_newborn(start: Process, known: Set[int]) -> int:
-    """Stop the next worker of a supervisor as soon as it is forked; return its pid."""
-    while True:
-        for pid in children_of(start.pid):
-            if pid not in known:
-                os.kill(pid, signal.SIGSTOP)
-                return pid
 
 
 def test_a_worker_that_is_slow_to_enrol_is_not_taken_for_dead(cli: Cli) -> None:

@@ -90,6 +90,7 @@ def test_jobs_that_come_and_fail_while_the_store_is_rewritten_are_retried(cli: C
     assert start.err == ""
 
 
+@pytest.mark.slow
 def test_start_rewrites_the_store_itself_once_that_is_worth_its_while(cli: Cli) -> None:
     queue = Queue(cli)
     queue.add("true", id="first")

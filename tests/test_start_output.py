@@ -22,6 +22,7 @@ from support import Cli, Terminal, wait_until
 pytestmark = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
 
 MIB = 1 << 20
+F_SETPIPE_SZ = 1031  # Linux; in the module fcntl since Python 3.10.
 NASTY = r"printf '\033]0;owned\007\033[2J\233 \001\r\377\303\244'; exit 1"
 STAMPED = re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \S+ +\S.*")
 
@@ -129,7 +130,7 @@ def test_a_pipe_that_nobody_reads_delays_no_job(cli: Cli, args: List[str]) -> No
     queue.add_many({f"job-{number}": "true" for number in range(150)})
     out, err = os.pipe(), os.pipe()
     for _, writing in (out, err):
-        fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+        fcntl.fcntl(writing, F_SETPIPE_SZ, 4096)
     start = queue.start("--count", "2", "--drain", *args, stdout=out[1], stderr=err[1])
     os.close(out[1])
     os.close(err[1])
@@ -142,7 +143,7 @@ def test_a_pipe_that_nobody_reads_delays_no_job(cli: Cli, args: List[str]) -> No
 
 
 def test_a_pipe_whose_reader_went_away_ends_nothing(cli: Cli) -> None:
-    queue = Queue(cli)
+    queue = Queue(cli, backoff_base="0")
     queue.add(HOLD_AND_KILL, id="job")
     start = queue.start("--count", "2", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     queue.wait_for_runner("job")

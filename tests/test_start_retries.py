@@ -97,6 +97,7 @@ def test_dlq_retry_runs_a_job_again_with_all_its_attempts(cli: Cli) -> None:
     start.finish(0)
 
 
+@pytest.mark.slow
 def test_changes_of_settings_reach_a_start_that_runs(cli: Cli) -> None:
     queue = Queue(cli, backoff_base="100", backoff_max="40s", kill_grace="30s", max_retries="5")
     queue.add(STUBBORN, id="old-grace", timeout=0.2)

@@ -11,7 +11,15 @@ import pytest
 
 import support
 from queuectl.job import JobState
-from starting import HOLD, SLACK, STUBBORN, Queue, cpu_seconds, wait_until_gone
+from starting import (
+    HOLD,
+    SLACK,
+    STUBBORN,
+    Queue,
+    children_of,
+    cpu_seconds,
+    wait_until_gone,
+)
 from support import Cli, Terminal, wait_until
 
 pytestmark = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
@@ -138,6 +146,7 @@ def test_a_drain_that_is_ended_early_says_so_by_its_exit_code(cli: Cli) -> None:
     start.finish(1)
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_end_is_killed_when_its_time_is_over(cli: Cli) -> None:
     queue = Queue(cli, shutdown_grace="0.1s", kill_grace="0.1s", backoff_base="0")
     queue.add("sleep 1000", id="job")
@@ -162,6 +171,7 @@ def test_while_it_stops_it_waits_without_using_the_processor(cli: Cli) -> None:
         newborn = wait_until(lambda: [one for one in queue.members() if one.pid not in dead])[0]
         dead.add(newborn.pid)
         os.kill(newborn.pid, signal.SIGKILL)
+    wait_until(lambda: children_of(start.pid) == [worker.pid], what="the dead to be reaped")
     start.terminate()
     start.expect("Stopping")
     used, since = cpu_seconds(start.pid), time.monotonic()

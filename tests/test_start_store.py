@@ -14,7 +14,16 @@ import pytest
 
 import support
 from queuectl.job import JobState
-from starting import HOLD, SLACK, STUBBORN, Queue, kill, wait_until_gone
+from starting import (
+    HOLD,
+    SLACK,
+    STUBBORN,
+    Queue,
+    children_of,
+    kill,
+    stop_newborn,
+    wait_until_gone,
+)
 from support import Cli, wait_until
 
 pytestmark = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
@@ -75,15 +84,36 @@ def test_a_store_that_was_made_anew_is_not_touched(cli: Cli) -> None:
     assert queue.job("new").runs == 0
 
 
+def test_a_worker_that_is_born_meanwhile_does_not_join_it(cli: Cli) -> None:
+    queue = Queue(cli)
+    start = queue.start()
+    kill(queue.wait_for_workers(1)[0].pid)
+    newborn = stop_newborn(start, set(children_of(start.pid)))
+    os.kill(start.pid, signal.SIGSTOP)
+    remove(cli.store)
+    queue.add("true", id="new")
+    before = snapshot(cli.store)
+    os.kill(newborn, signal.SIGCONT)
+    wait_until_gone([newborn], timeout=5)
+    assert snapshot(cli.store) == before
+    os.kill(start.pid, signal.SIGCONT)
+    start.finish(3)
+    assert snapshot(cli.store) == before
+    assert start.err.count("\n") == 1
+
+
 def test_a_removed_store_ends_what_dead_workers_left(cli: Cli) -> None:
     queue = Queue(cli, kill_grace="0.6s")
+    # The end of the one that heeds TERM must not keep the other one from being killed.
+    queue.add("trap 'sleep 0.2; exit' TERM; sleep 1000 & wait", id="polite")
     queue.add(STUBBORN, id="stubborn")
-    start = queue.start()
-    worker = queue.wait_for_runner("stubborn")
-    running = list(queue.runs_of("stubborn"))
-    kill(worker.pid)
+    start = queue.start("--count", "2")
+    workers = [queue.wait_for_runner("polite"), queue.wait_for_runner("stubborn")]
+    running = queue.wait_for_processes("stubborn", 3) + queue.wait_for_processes("polite", 2)
+    kill(*[worker.pid for worker in workers])
+    old = {worker.id for worker in workers}
     wait_until(
-        lambda: {member.id for member in queue.members()} - {worker.id}, what="the next worker"
+        lambda: len({member.id for member in queue.members()} - old) == 2, what="the next workers"
     )
     removed = remove(cli.store)
     start.finish(3)
@@ -93,18 +123,20 @@ def test_a_removed_store_ends_what_dead_workers_left(cli: Cli) -> None:
 # ---- Damaged settings, a held lock ----
 
 
-@pytest.mark.parametrize("command", ["true", "exit 3"], ids=["completed", "failed"])
 @pytest.mark.parametrize(("content", "code"), [("{", 4), ('{"backoff_base": "x"}', 2)])
+@pytest.mark.parametrize(("count", "command"), [(1, "true"), (1, "exit 3"), (2, "exit 3")])
 def test_settings_that_are_spoiled_end_it_when_what_runs_is_done(
-    cli: Cli, command: str, content: str, code: int
+    cli: Cli, count: int, command: str, content: str, code: int
 ) -> None:
     queue = Queue(cli, shutdown_grace="20s")
     queue.add(f"{HOLD}; {command}", id="held")
-    start = queue.start("--count", "2")
+    start = queue.start("--count", str(count))
     queue.wait_for_runner("held")
-    queue.wait_for_workers(2)
+    queue.wait_for_workers(count)
     (cli.store / "settings.json").write_text(content)
-    start.expect("Stopping: 1 job")
+    if count > 1:
+        # The idle one finds out at once.
+        start.expect_err("settings.json at byte 1|bad value for backoff_base")
     queue.let_go()
     start.finish(code)
     assert start.err.count("\n") == 1

@@ -255,6 +255,24 @@ def test_of_many_who_make_a_store_one_does(disk: Disk) -> None:
             file.unlink()
 
 
+@pytest.mark.parametrize("create", [True, False])
+def test_a_store_that_is_made_just_now_is_not_damaged(
+    disk: Disk, create: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though its job file was not there yet when another process looked for it."""
+    disk.path.mkdir(mode=0o700)
+    real = os.listdir
+
+    def make_before(path: str) -> List[str]:
+        monkeypatch.setattr(os, "listdir", real)
+        add(disk.open(), "a")
+        return real(path)
+
+    monkeypatch.setattr(os, "listdir", make_before)
+    assert ids(everything(disk.open(create))) == ["a"]
+    assert disk.notices == [f"created store {disk.path}"]
+
+
 def test_one_rewrites_at_a_time(disk: Disk) -> None:
     """And the others go on meanwhile: a rewrite that hangs keeps nobody waiting."""
     store = disk.open()

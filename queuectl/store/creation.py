@@ -46,9 +46,8 @@ def open_folder(folder: StoreFolder, lock: StoreLock, create: bool, notice: Noti
     """
     try:
         folder.check_trust()
-        if _is_there(folder):
+        if _holds_store(folder):
             return
-        _refuse_remains(folder)
     except FileNotFoundError:
         pass
     if not create:
@@ -60,11 +59,26 @@ def open_folder(folder: StoreFolder, lock: StoreLock, create: bool, notice: Noti
     except FileNotFoundError as error:
         raise StoreError(f"cannot make the store {folder.path}: {error.strerror}") from error
     with lock:
-        if _is_there(folder):
+        if _holds_store(folder):
             return
-        _refuse_remains(folder)
         _make(folder)
     notice(f"created store {folder.path}")
+
+
+def _holds_store(folder: StoreFolder) -> bool:
+    """Tell whether there is a store in the folder; DamagedError if there are but remains of one."""
+    if _is_there(folder):
+        return True
+    try:
+        remains = folder.has_remains()
+    except PermissionError as error:
+        raise StoreError(f"cannot open the store {folder.path}: {error.strerror}") from error
+    # The job file comes first: what was found may belong to a store made since we looked for it.
+    if _is_there(folder):
+        return True
+    if remains is not None:
+        raise DamagedError(folder.job_file, 0, f"the job file is missing beside {remains}")
+    return False
 
 
 def _is_there(folder: StoreFolder) -> bool:
@@ -75,15 +89,6 @@ def _is_there(folder: StoreFolder) -> bool:
     except OSError as error:
         raise StoreError(f"cannot open the store {folder.path}: {error.strerror}") from error
     return True
-
-
-def _refuse_remains(folder: StoreFolder) -> None:
-    try:
-        remains = folder.has_remains()
-    except PermissionError as error:
-        raise StoreError(f"cannot open the store {folder.path}: {error.strerror}") from error
-    if remains is not None:
-        raise DamagedError(folder.job_file, 0, f"the job file is missing beside {remains}")
 
 
 def _make(folder: StoreFolder) -> None:
