@@ -7,6 +7,7 @@ them is the real command. Nothing here knows how `start` does what it promises.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import time
@@ -231,3 +232,14 @@ def stop_newborn(start: Process, known: Set[int]) -> int:
             if pid not in known:
                 os.kill(pid, signal.SIGSTOP)
                 return pid
+
+
+def is_free(lock: Path) -> bool:
+    """Whether a lock can be taken, which those that run hold for moments only."""
+    with open(lock, "rb") as file:
+        for _ in range(100):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            time.sleep(0.005)
+    return False

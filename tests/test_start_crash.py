@@ -19,6 +19,7 @@ from starting import (
     Queue,
     children_of,
     cpu_seconds,
+    is_free,
     is_running,
     kill,
     stop_newborn,
@@ -202,8 +203,10 @@ def test_a_worker_that_is_slow_to_enrol_is_not_taken_for_dead(cli: Cli) -> None:
         newborn = stop_newborn(start, known)
         known = (known | {newborn}) - {victim}
         workers = (workers | {newborn}) - {victim}
-        enrolled = {member.pid for member in queue.members()}
-        if newborn not in enrolled:
+        # It must be neither done with enrolling nor in the middle of it.
+        if is_free(cli.store / "jobs.lock") and newborn not in {
+            member.pid for member in queue.members()
+        }:
             break
         os.kill(newborn, signal.SIGCONT)
     else:
