@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import select
 import socket
-from typing import Iterator, Tuple
+import sys
+from typing import Callable, Iterator, Tuple
 
 import pytest
 
 from queuectl.cli import lines
 from queuectl.cli.lines import Lines
 from queuectl.render import Screen
+from support import Terminal
 
 UTF8 = Screen("utf-8", 80)
 
@@ -86,3 +88,29 @@ def test_a_line_fits_into_what_a_pipe_takes_at_once(encoding: str, pipe: Tuple[i
     assert line.startswith(b"\r\x1b[K")
     assert line.endswith(b"...\n")
     assert line.count(b"\n") == 1
+
+
+def test_processes_that_write_to_a_terminal_at_once_lose_no_line(
+    terminal: Callable[..., Terminal],
+) -> None:
+    # The lines of a round fit into a terminal's buffer, so none may be dropped for lack of room.
+    program = """
+import os, sys
+from queuectl.cli.lines import Lines
+from queuectl.render import Screen
+written = Lines(1, Screen("utf-8", 80))
+children = []
+for child in range(8):
+    pid = os.fork()
+    if pid == 0:
+        for number in range(24):
+            written.write(f"line {child}.{number}")
+        os._exit(0)
+    children.append(pid)
+for pid in children:
+    os.waitpid(pid, 0)
+"""
+    for _ in range(20):
+        session = terminal(program=[sys.executable, "-c", program])
+        assert session.wait() == 0
+        assert session.text.count("line ") == 8 * 24

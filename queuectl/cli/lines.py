@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import select
 import stat
+import time
 from typing import Tuple
 
 from queuectl.cli.output import CLEAR_LINE
@@ -17,6 +18,9 @@ from queuectl.render import ERRORS, Screen
 
 # What a pipe takes whole or not at all.
 _LONGEST = select.PIPE_BUF
+# All attempts together cost a worker a tenth of a second: others may be put off as they write.
+_ATTEMPTS = 200
+_PAUSE = 0.0005  # seconds
 
 
 class Lines:
@@ -46,12 +50,27 @@ class Lines:
         if self._is_torn:
             data = b"\n" + data
         try:
-            if self._may_block and not select.select([], [self._fd], [], 0)[1]:
+            if self._may_block and not self._has_room(0):
                 return
-            self._is_torn = os.write(self._fd, data) < len(data)
+            self._is_torn = self._write_now(data) < len(data)
         except OSError:
             # Nobody reads it any more, or not fast enough, or there is no room.
             pass
+
+    def _write_now(self, data: bytes) -> int:
+        for _ in range(_ATTEMPTS):
+            try:
+                return os.write(self._fd, data)
+            except BlockingIOError:
+                # A terminal says so, too, while another process is writing to it, and seems to
+                # have no room for a few microseconds.
+                if not self._has_room(_PAUSE):
+                    raise
+                time.sleep(_PAUSE)
+        return os.write(self._fd, data)
+
+    def _has_room(self, patience: float) -> bool:
+        return bool(select.select([], [self._fd], [], patience)[1])
 
     def _cut(self, text: str) -> str:
         data = text.encode(self.screen.encoding, ERRORS)
