@@ -70,6 +70,8 @@ class Supervisor:
         self._rewriter: Optional[BaseProcess] = None
         self._rewrite_at = 0.0
         self._signals: List[int] = []
+        self._had_terminal = _has_terminal()
+        self._hung_up = False
         self._exit_code = 0
         self._stopping = False
         self._forced = False
@@ -168,10 +170,14 @@ class Supervisor:
         early = 1 if self._drain else 0
         while self._signals:
             signum = self._signals.pop(0)
-            if self._stopping:
-                self._force(128 + signum)
-            else:
+            if not self._stopping:
+                self._hung_up = (
+                    signum == signal.SIGHUP and self._had_terminal and not _has_terminal()
+                )
                 self._begin_stop(130 if signum == signal.SIGINT else early)
+            elif signum != signal.SIGHUP or not self._hung_up:
+                # When a terminal is closed, a shell hands its HUP on, ends, and so brings another.
+                self._force(128 + signum)
         asked = self._store.stop_asked()
         if asked is not None:
             self._begin_stop(early)
@@ -291,3 +297,12 @@ class Supervisor:
             started_at=clock.to_iso(clock.now()),
             supervisor=self._id,
         )
+
+
+def _has_terminal() -> bool:
+    """Whether this process belongs to a terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import time
 from typing import List
 
@@ -14,7 +16,7 @@ from queuectl.store.base import Counts
 from queuectl.store.file import FileStore
 from queuectl.store.journal import Journal
 from queuectl.store.record import to_line
-from starting import HOLD, Queue
+from starting import HOLD, Queue, kill
 from support import Cli, Process, wait_until
 
 pytestmark = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
@@ -113,3 +115,33 @@ def test_start_rewrites_the_store_itself_once_that_is_worth_its_while(cli: Cli) 
     start.terminate()
     start.finish(0)
     assert start.err == ""
+
+
+@pytest.mark.slow
+def test_processes_that_are_killed_at_random_lose_nothing_and_double_nothing(cli: Cli) -> None:
+    queue = Queue(cli, backoff_base="0", kill_grace="0.3s")
+    # Whatever is left of a run holds the lock that the next one finds taken.
+    script = (
+        "exec 9>>lock-$QUEUECTL_JOB_ID; flock -n 9 || echo $QUEUECTL_JOB_ID >> overlaps;"
+        " echo $QUEUECTL_JOB_ID.$QUEUECTL_JOB_RUN >> ran; sleep 0.05"
+    )
+    queue.add_many({f"job-{number}": script for number in range(60)}, max_retries=1000)
+    chance = random.Random(7)  # What it hits depends on the time that everything takes.
+    starts: List[Process] = []
+    for completed in range(40):
+        starts = [start for start in starts if start.poll() is None]
+        while len(starts) < 2:
+            starts.append(queue.start("--count", "3"))
+        wait_until(lambda wanted=completed: queue.counts().completed > wanted, what="progress")
+        victims = wait_until(lambda: queue.members() + queue.members("supervisor"))
+        with contextlib.suppress(ProcessLookupError):
+            kill(chance.choice(victims).pid)
+    wait_until(lambda: queue.counts().completed == 60, timeout=30, what="the rest")
+    assert not (queue.folder / "overlaps").exists()
+    ran = queue.read("ran").split()
+    assert len(ran) == len(set(ran))
+    for job in queue.jobs():
+        assert job.attempts == job.runs
+        assert f"{job.id}.{job.runs}" in ran
+    assert [start.err for start in starts] == [""] * len(starts)
+    cli.end_all()

@@ -54,15 +54,12 @@ def test_at_the_first_signal_nothing_is_claimed_and_running_jobs_may_finish(
 
 
 @each_signal
-@each_way
-def test_without_a_job_the_first_signal_ends_it_at_once(
-    cli: Cli, signum: int, code: int, send: Send
-) -> None:
+def test_without_a_job_the_first_signal_ends_it_at_once(cli: Cli, signum: int, code: int) -> None:
     queue = Queue(cli)
     start = queue.start("--count", "2")
     queue.wait_for_workers(2)
     sent = time.monotonic()
-    send(start.pid, signum)
+    os.killpg(start.pid, signum)
     start.finish(code)
     assert time.monotonic() - sent < SLACK
     assert "Stopping" not in start.out
@@ -226,6 +223,29 @@ def test_a_terminal_that_is_closed_ends_it(cli: Cli, terminal: Callable[..., Ter
     assert start.wait() == 0
     assert queue.job("held").state == JobState.COMPLETED
     assert queue.job("late").runs == 0
+
+
+def test_the_second_signal_of_a_terminal_that_is_closed_is_none(
+    cli: Cli, terminal: Callable[..., Terminal]
+) -> None:
+    queue = Queue(cli)
+    queue.add(HOLD, id="held")
+    # What a shell does: it hands the HUP on, and when it ends the kernel sends another one.
+    shell = (
+        'trap "kill -HUP \\$!; until [ -e second ]; do sleep 0.01; done; exit" HUP;'
+        ' "$@" & while :; do wait; done'
+    )
+    window = terminal("start", "--count", "2", program=["sh", "-c", shell, "sh", *cli.command])
+    queue.wait_for_runner("held")
+    queue.wait_for_workers(2)
+    window.hang_up()
+    wait_until(lambda: len(queue.members()) == 1, what="the idle worker to end")
+    (queue.folder / "second").touch()
+    window.wait()
+    queue.let_go()
+    job = queue.wait_for("held", JobState.COMPLETED)
+    assert (job.attempts, job.interruptions) == (1, 0)
+    wait_until(lambda: queue.members("supervisor") == [], what="the end of start")
 
 
 # ---- Started with signals ignored ----

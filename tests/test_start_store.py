@@ -170,13 +170,16 @@ def test_workers_that_wait_for_the_lock_while_they_enrol_are_not_taken_for_dead(
     queue.add_many({f"job-{number}": "true" for number in range(4)})
     with open(cli.store / "jobs.lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        start = queue.start("--count", "4", "--drain")
+        start = queue.start("--count", "4")
         start.expect("Starting 4 workers")
         # The supervisor has to enrol too: let it in, and then no one else.
         fcntl.flock(lock, fcntl.LOCK_UN)
         wait_until(lambda: queue.members("supervisor"), what="the supervisor")
         fcntl.flock(lock, fcntl.LOCK_EX)
-        wait_until(lambda: len(cli.processes()) == 5, what="all to be there")
+        wait_until(lambda: len(children_of(start.pid)) == 4, what="all to be there")
+    wait_until(lambda: queue.counts().completed == 4, what="all jobs")
+    queue.wait_for_workers(4)
+    start.terminate()
     start.finish(0)
     assert start.out.count(" started") == 4
     assert [job.attempts for job in queue.jobs()] == [1] * 4
