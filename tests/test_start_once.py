@@ -16,7 +16,7 @@ from queuectl.store.base import Counts
 from queuectl.store.file import FileStore
 from queuectl.store.journal import Journal
 from queuectl.store.record import to_line
-from starting import HOLD, Queue, kill
+from starting import HOLD, Queue, kill, wait_until_gone
 from support import Cli, Process, wait_until
 
 pytestmark = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
@@ -134,8 +134,11 @@ def test_processes_that_are_killed_at_random_lose_nothing_and_double_nothing(cli
             starts.append(queue.start("--count", "3"))
         wait_until(lambda wanted=completed: queue.counts().completed > wanted, what="progress")
         victims = wait_until(lambda: queue.members() + queue.members("supervisor"))
+        victim = chance.choice(victims).pid
         with contextlib.suppress(ProcessLookupError):
-            kill(chance.choice(victims).pid)
+            kill(victim)
+        wait_until_gone([victim], timeout=5)
+    # One start is left at least.
     wait_until(lambda: queue.counts().completed == 60, timeout=30, what="the rest")
     assert not (queue.folder / "overlaps").exists()
     ran = queue.read("ran").split()
