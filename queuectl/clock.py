@@ -9,6 +9,7 @@ an instant never moves by being stored.
 from __future__ import annotations
 
 import calendar
+import functools
 import math
 import re
 import time
@@ -29,8 +30,11 @@ def now() -> float:
     return time.time_ns() // 1_000_000 / 1000
 
 
+@functools.lru_cache(maxsize=4)
 def to_iso(instant: float) -> str:
     """Write an instant as fixed-width UTC text.
+
+    It is cached, for a change of a job writes the same `now` several times.
 
     Args:
         instant: seconds since the epoch.

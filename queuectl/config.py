@@ -170,6 +170,9 @@ class Settings:
         environ: where to look for `QUEUECTL_<SETTING>`; the process's own by default. Empty is
             unset.
 
+    Attributes:
+        retry_policy: the backoff that they describe.
+
     Raises:
         InvalidValueError: a stored value or a variable does not hold a value of its setting.
     """
@@ -187,6 +190,10 @@ class Settings:
                 self._values[name] = (entry.read(stored[name]), "store")
             else:
                 self._values[name] = (entry.default, "default")
+        maximum = self["backoff_max"]
+        self.retry_policy = RetryPolicy(
+            self["backoff_base"], math.inf if maximum is None else maximum, self["backoff_jitter"]
+        )
 
     @staticmethod
     def _checked(entry: Setting, text: str, variable: str) -> Any:
@@ -201,11 +208,3 @@ class Settings:
     def source(self, name: str) -> str:
         """Where the value comes from: the name of a variable, `store` or `default`."""
         return self._values[name][1]
-
-    @property
-    def retry_policy(self) -> RetryPolicy:
-        """The backoff that these settings describe."""
-        maximum = self["backoff_max"]
-        return RetryPolicy(
-            self["backoff_base"], math.inf if maximum is None else maximum, self["backoff_jitter"]
-        )

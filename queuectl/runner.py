@@ -28,6 +28,7 @@ from queuectl.clock import format_duration
 
 TIMEOUT = "timeout"
 
+_LASTING = 0.01  # seconds after which a run is no longer one of those that are over at once
 _LOOK = 0.1  # seconds between two looks at the size of the output, and at the reasons to stop
 _FIRST_PAUSE = 0.001  # seconds before a group that is ending is looked at, doubled each time
 _MAX_LEFTOVERS = 256  # each costs a descriptor, of which a process often has but 1024
@@ -91,7 +92,12 @@ class Runner:
         self._environ = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
         self._wait = wait
         self._null = above_stdio(os.open(os.devnull, os.O_RDONLY))
-        self._own_group: Dict[str, Any] = {"setsid": True}
+        # A signal that is ignored would stay ignored in all that a job starts.
+        self._options: Dict[str, Any] = {
+            "setsigmask": [],
+            "setsigdef": _EVERY_SIGNAL,
+            "setsid": True,
+        }
         self._output: Optional[Capture] = None
         self._unkept: Optional[Capture] = None
         self._leftovers: List[Capture] = []
@@ -106,6 +112,7 @@ class Runner:
         limits: Limits,
         keep_as: str,
         on_spawn: Callable[[int], None],
+        on_lasting: Callable[[int], None],
         stop: Callable[[], Optional[str]],
     ) -> Outcome:
         """Run a command to its end.
@@ -119,6 +126,9 @@ class Runner:
             keep_as: where its output is moved, if there is any; folders are made for it, but none
                 above what this path has in common with the spool's: a removed store stays removed.
             on_spawn: called with the number of the process group, the shell's pid, once it runs.
+            on_lasting: called with the same once it has not ended at once; so what takes a while
+                (the kernel tells nothing of a process that is just becoming another program) is
+                not done for a job that is over before anybody could ask for it.
             stop: asked before the spawn and then, after each wait, ten times a second at least; if
                 it gives a reason the job is ended.
 
@@ -143,6 +153,9 @@ class Runner:
         try:
             deadline = monotonic() + (math.inf if limits.timeout is None else limits.timeout)
             on_spawn(pid)
+            self._wait(max(min(_LASTING, deadline - monotonic()), 0))
+            if not child.reap():
+                on_lasting(pid)
             ended_by = self._watch(child, output, deadline, limits.kill_grace, stop)
         except BaseException:
             child.destroy()
@@ -202,11 +215,12 @@ class Runner:
     def _lend(self) -> Tuple[Capture, int]:
         """The file for the next run, which is empty, and a descriptor for the job."""
         if self._output is not None:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 return self._output, self._output.lend()
-            # Removed together with the store.
-            self._output.close()
-            self._output = None
+            except FileNotFoundError:
+                # Removed together with the store.
+                self._output.close()
+                self._output = None
         self._output = Capture(self._spool)
         return self._output, self._output.lend()
 
@@ -219,9 +233,7 @@ class Runner:
             os.chdir(folder)
         except (OSError, ValueError) as error:
             raise _NotStartedError(f"Working folder {cwd}", error, _FOLDER_ERRORS) from error
-        # A signal that is ignored would stay ignored in all that a job starts.
-        options: Dict[str, Any] = {"setsigmask": [], "setsigdef": _EVERY_SIGNAL}
-        options["file_actions"] = [
+        actions = [
             (os.POSIX_SPAWN_DUP2, self._null, 0),
             (os.POSIX_SPAWN_DUP2, lent, 1),
             (os.POSIX_SPAWN_DUP2, lent, 2),
@@ -233,11 +245,12 @@ class Runner:
                 environ[os.fsencode(name)] = os.fsencode(value)
             environ[b"PWD"] = folder
             try:
-                return os.posix_spawn(shell, argv, environ, **options, **self._own_group)
+                return os.posix_spawn(shell, argv, environ, file_actions=actions, **self._options)
             except NotImplementedError:
                 # Python was built for an old C library. All promises hold without a session too.
-                self._own_group = {"setpgroup": 0}
-                return os.posix_spawn(shell, argv, environ, **options, **self._own_group)
+                del self._options["setsid"]
+                self._options["setpgroup"] = 0
+                return os.posix_spawn(shell, argv, environ, file_actions=actions, **self._options)
         except (OSError, ValueError) as error:
             raise _NotStartedError(f"Shell {shell}", error, _SHELL_ERRORS) from error
 

@@ -233,7 +233,8 @@ class Worker:
                 },
                 limits=Limits(job.timeout, settings["kill_grace"], settings["max_output"]),
                 keep_as=self._store.kept_output(job.id, job.runs),
-                on_spawn=lambda group: self._note_group(job, group),
+                on_spawn=lambda group: self._say(EventKind.SPAWNED, job, str(group)),
+                on_lasting=self._note_group,
                 stop=self._reason_to_end,
             )
         except OSError as error:
@@ -243,12 +244,11 @@ class Worker:
             job, outcome.error, outcome.exit_code, outcome.ended_by == _SHUTDOWN
         )
 
-    def _note_group(self, job: Job, group: int) -> None:
+    def _note_group(self, group: int) -> None:
         self._member = self._member._replace(
             group=group, born=machine.born(group), boot=machine.boot_id()
         )
         self._store.note(self._member)
-        self._say(EventKind.SPAWNED, job, str(group))
 
     def _forget_job(self) -> None:
         if self._member.job is not None:

@@ -17,7 +17,7 @@ from queuectl import job as rules
 from queuectl.errors import DamagedError, StoreError
 from queuectl.store.base import Counts
 from queuectl.store.file import FileStore
-from queuectl.store.journal import Journal
+from queuectl.store.journal import Journal, lines_between
 from queuectl.testing.common import HORIZON, NOW, claim_one, everything, ids, new_job
 from test_store_tools import Disk, Sample, flip, make_sample, new_disk, refused_by_all, shown
 
@@ -380,13 +380,13 @@ class TestJournal:
         seen: List[bytes] = []
         for end in range(sample.ends[0], len(sample.data) + 1, 13):
             path.write_bytes(sample.data[:end])
-            left = reader.follow(lambda offset, line: seen.append(line))
+            left = reader.follow(lambda offset, block: seen.extend(lines_between(block)))
             assert reader.end + left == end
             commits = sum(each <= end for each in sample.ends)
             assert reader.end == sample.ends[commits - 1]
             assert reader.number == commits - 1
         reader.close()
-        jobs = [line for line in sample.data.splitlines() if line.startswith(b'{"id"')]
+        jobs = [line for line in sample.data.splitlines(keepends=True) if line.startswith(b'{"id"')]
         assert seen == jobs[: len(seen)]
         assert len(seen) >= 7
 

@@ -1,4 +1,4 @@
-"""A job as a line: it comes back as it was, and scheduling can read its beginning by slicing."""
+"""A job as a line: it comes back as it was, and its beginning says what scheduling needs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from queuectl import job as rules
 from queuectl.job import Job, JobState
 from queuectl.store.journal import Commit
-from queuectl.store.record import HEADS, from_line, head, purged_line, to_line
+from queuectl.store.record import HEADS, from_line, is_purged, purged_line, to_line
 from queuectl.store.rewrite import is_worthwhile
 from queuectl.testing.common import NOW
 
 # What argv can hold: text, and bytes that are none as lone surrogates.
 CHARACTERS = st.characters() | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)
 TEXT = st.text(CHARACTERS, max_size=20) | st.sampled_from(
-    ['"', "\\", "\n\r\u2028\0", '","seq":9,"']
+    ['"', "\\", "\n\r\u2028\0", '","seq":9,"', '\n{"id":"a","seq":9,"state":"dead","run_at":null']
 )
 JOBS = st.builds(
     Job,
@@ -54,12 +54,14 @@ def test_a_job_comes_back_as_it_was(job: Job) -> None:
 def test_its_beginning_says_what_scheduling_needs(job: Job) -> None:
     line = to_line(job)
     run_at = None if job.run_at is None else job.run_at.encode()
-    assert head(line) == (job.seq, job.state.encode(), run_at)
     match = HEADS.match(line)
     assert match is not None
-    assert match.groups() == (job.id.encode(), b"%d" % job.seq, job.state.encode())
-    assert head(purged_line(job)) == (job.seq, b"purged", None)
-    assert HEADS.match(purged_line(job))
+    assert match.groups() == (job.id.encode(), b"%d" % job.seq, job.state.encode(), run_at)
+    match = HEADS.match(purged_line(job))
+    assert match is not None
+    assert match.groups() == (job.id.encode(), b"%d" % job.seq, b"purged", None)
+    assert is_purged(purged_line(job))
+    assert not is_purged(line)
 
 
 @given(JOBS)

@@ -111,7 +111,6 @@ class FileStore(Store):
     ) -> Optional[Job]:
         if done is not None:
             self._file.load_index()
-            self._file.follow()
         elif not self.claimable(now, horizon):
             return None
         with self._file.writing():
@@ -247,12 +246,15 @@ class FileStore(Store):
         return self._members.stop_asked
 
     def settings(self) -> Dict[str, str]:
+        version = None
         try:
             status = os.stat(self._folder.settings)
-        except OSError:
-            status = None
-        version = None if status is None else (status.st_ino, status.st_mtime_ns, status.st_size)
-        if version is None or version != self._settings_version:
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise failure("read", self._folder.settings, error) from error
+        if version != self._settings_version:
             self._settings = settings_file.read(self._folder.settings)
             self._settings_version = version
         return self._settings

@@ -18,6 +18,7 @@ before it adds to it. Any other bad byte is damage.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from typing import Any, Callable, Dict, Iterator, Optional, Sequence, TypeVar
 
@@ -30,10 +31,13 @@ from queuectl.store.folder import StoreFolder
 from queuectl.store.index import Index
 from queuectl.store.journal import Commit, Journal
 from queuectl.store.lock import StoreLock
-from queuectl.store.record import head
+from queuectl.store.record import HEADS
 from queuectl.store.snapshot import Snapshot, none_if_purged
 
 T = TypeVar("T")
+
+_MUCH = 1 << 16  # bytes that are too many to be read while others wait for the lock
+
 Lines = Dict[bytes, Optional[bytes]]
 """The newest line of some ids, or nothing where no job has the id."""
 
@@ -114,14 +118,16 @@ class JobFile:
         Raises:
             StoreGoneError: the store was removed.
         """
+        much: float = _MUCH
         while True:
             with self._lock:
-                if self._catch_up():
+                if self._catch_up(much):
                     yield
                     return
-            # The file was replaced: a large one is read again without keeping everybody else
-            # waiting.
+            # So that what is much does not keep everybody else waiting. What comes meanwhile does,
+            # whatever it is: else one among busy ones might never have its turn.
             self.follow()
+            much = math.inf
 
     def writing_newest(self, job_ids: Sequence[str], write: Callable[[Lines], T]) -> T:
         """Call `write` under the lock with the newest lines of these ids, ready to `append`.
@@ -138,7 +144,7 @@ class JobFile:
                     # waiting.
                     self.follow()
                 with self._lock:
-                    if self._catch_up() and self.journal is journal:
+                    if self._catch_up(math.inf) and self.journal is journal:
                         return write(lines)
             finally:
                 self._watched = None
@@ -174,9 +180,7 @@ class JobFile:
         except FileNotFoundError as error:
             raise self._gone() from error
         if self.index is not None:
-            for line in lines:
-                self._visit(offset, line)
-                offset += len(line) + 1
+            self._visit(offset, b"\n".join([*lines, b""]))
 
     def sync(self) -> None:
         """Wait until the disk holds what this process committed.
@@ -252,21 +256,25 @@ class JobFile:
             None if self.index is None and self._watched is None else self._visit
         )
 
-    def _visit(self, offset: int, line: bytes) -> None:
-        if self.index is not None:
-            seq, state, run_at = head(line)
-            self.index.put(seq, state, run_at, offset)
-        if self._watched is not None:
-            job_id = line[7 : line.index(b'"', 7)]
-            if job_id in self._watched:
-                self._watched[job_id] = none_if_purged(line)
+    def _visit(self, offset: int, block: bytes) -> None:
+        index, watched = self.index, self._watched
+        for match in HEADS.finditer(block):
+            job_id, seq, state, run_at = match.groups()
+            if index is not None:
+                index.put(int(seq), state, run_at, offset + match.start())
+            if watched is not None and job_id in watched:
+                line = block[match.start() : block.index(b"\n", match.end())]
+                watched[job_id] = none_if_purged(line)
 
-    def _catch_up(self) -> bool:
+    def _catch_up(self, much: float) -> bool:
         """Under the lock: see everything that was committed, and leave nothing behind it.
 
-        Returns False if the file was replaced; then it is still to be read.
+        Returns False if the file was replaced, or grew by more than so many bytes; then it is still
+        to be read.
         """
         if self._mend():
+            return False
+        if self.index is not None and self.journal.backlog() > much:
             return False
         if self.follow_locked() > 0:
             self.cut_tail(self.journal)

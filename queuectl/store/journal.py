@@ -38,15 +38,17 @@ FEATURES: Tuple[str, ...] = ()
 
 Meta = Dict[str, Any]
 Visit = Callable[[int, bytes], None]
-"""Called with the offset and the bytes of a line, without its newline."""
+"""Called with an offset and the bytes of whole lines that begin there, commit lines among them."""
 
 REASON = "bytes are not those that were written"
 SHORTER = "the file is shorter than it was"
 
+_HEADER = b'{"queuectl":'
 _COMMIT = b'{"commit":'
 _COMMIT_LINES = re.compile(rb'^\{"commit":[^\n]*\n', re.MULTILINE)
 _CHUNK = 1 << 20
 _BLOCK = 4096
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _SUM_SIZE = len(b',"sum":"01234567"}')
 
 
@@ -159,11 +161,15 @@ class Journal:
         self.end = self.header_end
         self.crc = crc32(os.pread(self.fd, self.header_end, 0))
 
+    def backlog(self) -> int:
+        """Tell how many bytes of the file were not read yet."""
+        return os.lseek(self.fd, 0, os.SEEK_END) - self.end
+
     def follow(self, visit: Optional[Visit] = None) -> int:
         """Read what was committed since the last look, check it, and move behind it.
 
         Args:
-            visit: called for each line that is neither header nor commit line.
+            visit: called with all of it, in blocks.
 
         Returns:
             How many bytes lie behind the last commit: an append in progress, or a torn tail.
@@ -345,7 +351,7 @@ class Journal:
         Args:
             data: what was read of it already.
             last: the last commit.
-            visit: called for each line that is neither header nor commit line.
+            visit: called with all of it, in blocks.
         """
         crc = self.crc
         for block in self._blocks(data, last.end):
@@ -358,7 +364,7 @@ class Journal:
             for block in self._blocks(data, last.end):
                 lines = rest + block
                 done = lines.rfind(b"\n") + 1
-                self._visit_lines(lines, at, done, visit)
+                visit(at, lines[:done])
                 at += done
                 rest = lines[done:]
         self.go_to(last)
@@ -370,15 +376,6 @@ class Journal:
             yield data[: stop - at]
             at += len(data)
             data = os.pread(self.fd, min(_CHUNK, stop - at), at) if at < stop else b""
-
-    def _visit_lines(self, data: bytes, at: int, stop: int, visit: Visit) -> None:
-        """Visit the lines that end before `stop` in bytes that begin at offset `at`."""
-        position = self.header_end if at == 0 else 0
-        while position < stop:
-            newline = data.index(b"\n", position)
-            if not data.startswith(_COMMIT, position):
-                visit(at + position, data[position:newline])
-            position = newline + 1
 
     def _require_writable(self, action: str) -> None:
         if self._read_only is not None:
@@ -402,15 +399,20 @@ class Journal:
             raise failure("write", self.path, error) from error
 
 
+def lines_between(block: bytes) -> Iterator[bytes]:
+    """Yield the lines of a block, with newlines, that are neither header nor commit line."""
+    for line in block.splitlines(keepends=True):
+        if not line.startswith((_HEADER, _COMMIT)):
+            yield line
+
+
 def header_line(meta: Meta) -> bytes:
     """Write a header, with its newline.
 
     Args:
         meta: what it says beside its version.
     """
-    return _with_sum(
-        json.dumps({"queuectl": FORMAT, "requires": [], **meta}, separators=(",", ":"))
-    )
+    return _with_sum(_encode({"queuectl": FORMAT, "requires": [], **meta}))
 
 
 def commit_line(number: int, meta: Meta, crc: int) -> bytes:
@@ -421,7 +423,7 @@ def commit_line(number: int, meta: Meta, crc: int) -> bytes:
         meta: what to note in it.
         crc: the crc32 of every byte before it.
     """
-    text = json.dumps({"commit": number, **meta}, separators=(",", ":"))
+    text = _encode({"commit": number, **meta})
     return _with_sum(f'{text[:-1]},"crc":"{crc:08x}"}}')
 
 

@@ -25,6 +25,7 @@ from queuectl.store.base import Member
 from queuectl.store.lock import is_held, take_liveness
 
 _SIZE = 1024
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _NEWS, _STOP, _FORCE = b"n", b"s", b"f"
 
 
@@ -70,7 +71,7 @@ class Members:
 
     def note(self, member: Member) -> None:
         """Write down what a member of this process is running."""
-        text = json.dumps(member._asdict(), separators=(",", ":"))
+        text = _encode(member._asdict())
         os.pwrite(self._files[member.id], text.ljust(_SIZE - 1).encode("ascii") + b"\n", 0)
 
     def leave(self, member_id: str) -> None:

@@ -2,7 +2,7 @@
 
 A line is the whole record as JSON, in ASCII, without its newline. It begins with `id`, `seq`,
 `state` and `run_at` in exactly this form, so that one who follows the file learns what scheduling
-needs by slicing, without parsing the rest:
+needs by a search for this beginning, without parsing the rest:
 
     {"id":"a1","seq":7,"state":"failed","run_at":"2025-11-09T17:01:37.123Z","command":"make", ...}
 """
@@ -12,27 +12,23 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
-from typing import NamedTuple, Optional
 
 from queuectl.job import Job
 
 PURGED = "purged"
 """The state of a line that says that the job is no longer there."""
 
-HEADS = re.compile(rb'^\{"id":"([^"]*)","seq":(\d+),"state":"([a-z]+)","run_at":', re.MULTILINE)
-"""Finds the beginnings of the job lines in a file: id, seq, state."""
+HEADS = re.compile(rb'\{"id":"([^"]*)","seq":(\d+),"state":"([a-z]+)","run_at":(?:null|"([^"]*)")')
+"""Finds the beginnings of the job lines in a file: id, seq, state, and run_at if there is one.
+
+Within a line nothing looks like one, as JSON puts a backslash before a quote in text. So it need
+not look for line ends, which would take it six times as long.
+"""
 
 _FIRST = ("id", "seq", "state", "run_at")
 _ORDER = _FIRST + tuple(field.name for field in fields(Job) if field.name not in _FIRST)
+_FIELDS = frozenset(_ORDER)
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-
-
-class Head(NamedTuple):
-    """What a line says about scheduling."""
-
-    seq: int
-    state: bytes
-    run_at: Optional[bytes]
 
 
 def to_line(job: Job) -> bytes:
@@ -48,16 +44,16 @@ def purged_line(job: Job) -> bytes:
 
 def from_line(line: bytes) -> Job:
     """Read a job back."""
-    return Job(**json.loads(line))
+    values = json.loads(line)
+    if values.keys() != _FIELDS:
+        return Job(**values)
+    # The same without a call for each field: every claim does this under the store's lock.
+    job = object.__new__(Job)
+    job.__dict__.update(values)
+    return job
 
 
-def head(line: bytes) -> Head:
-    """Read the beginning of a line by slicing; the file's checksums vouch for its form."""
-    seq_at = line.index(b'","seq":', 7) + 8
-    state_at = line.index(b",", seq_at) + 10
-    run_at = line.index(b'"', state_at) + 11
-    return Head(
-        int(line[seq_at : state_at - 10]),
-        line[state_at : run_at - 11],
-        line[run_at + 1 : run_at + 25] if line[run_at : run_at + 1] == b'"' else None,
-    )
+def is_purged(line: bytes) -> bool:
+    """Tell whether a line says that the job is no longer there."""
+    match = HEADS.match(line)
+    return match is not None and match[3] == PURGED.encode()

@@ -20,7 +20,7 @@ from queuectl.errors import StoreGoneError
 from queuectl.job import JobState
 from queuectl.store.disk import failure, sync_data, sync_folder
 from queuectl.store.folder import StoreFolder
-from queuectl.store.journal import Commit, Journal, header_line
+from queuectl.store.journal import Commit, Journal, header_line, lines_between
 from queuectl.store.lock import StoreLock, take_liveness
 from queuectl.store.snapshot import Snapshot
 
@@ -185,7 +185,7 @@ class _Rewrite:
         Return how many bytes they have.
         """
         news: List[bytes] = []
-        self._source.follow(lambda offset, line: news.append(line + b"\n"))
+        self._source.follow(lambda offset, block: news.extend(lines_between(block)))
         self._fill(new, iter(news))
         return sum(map(len, news))
 

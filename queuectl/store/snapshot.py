@@ -17,7 +17,7 @@ from queuectl.errors import DamagedError
 from queuectl.job import Job
 from queuectl.store.disk import failure
 from queuectl.store.journal import REASON, SHORTER, Journal
-from queuectl.store.record import HEADS, PURGED, from_line, head
+from queuectl.store.record import HEADS, PURGED, from_line, is_purged
 
 _Bytes = Union[mmap.mmap, bytes]
 _PURGED = PURGED.encode()
@@ -63,9 +63,7 @@ class Snapshot:
         """Return up to `limit` ids of jobs that begin with `prefix`."""
         found: List[str] = []
         seen: Set[str] = set()
-        start = re.compile(
-            rb'^\{"id":"(' + re.escape(_encoded(prefix)) + rb'[^"]*)","seq":', re.MULTILINE
-        )
+        start = re.compile(rb'\{"id":"(' + re.escape(_encoded(prefix)) + rb'[^"]*)","seq":')
         for _, data, end in reversed(self._files):
             for match in start.finditer(data, 0, end):
                 job_id = match[1].decode()
@@ -203,4 +201,4 @@ def _line(data: _Bytes, at: int) -> bytes:
 
 def none_if_purged(line: bytes) -> Optional[bytes]:
     """Return the line, or nothing if it says that the job is no longer there."""
-    return None if head(line).state == _PURGED else line
+    return None if is_purged(line) else line
