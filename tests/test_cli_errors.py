@@ -189,5 +189,5 @@ def test_what_is_cut_off_is_told_in_a_line(cli: Cli) -> None:
     (cli.store / "jobs.jsonl").write_bytes(before + b'{"id":"torn')
     cli.run("list", check=0)
     said = complaint(cli.run("enqueue", "x", check=0).stderr)
-    assert said.startswith("cut an unfinished change of 11 bytes off")
+    assert said.startswith("cut an unfinished change, 11 bytes, off")
     assert len(cli.json("list")) == 2

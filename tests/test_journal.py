@@ -99,7 +99,7 @@ class TestTornTail:
                 assert disk.torn == [cut]
                 (kept,) = disk.path.glob("torn-*")
                 assert disk.notices == [
-                    f"cut an unfinished change of {len(cut)} bytes off {disk.jobs}, kept in {kept}"
+                    f"cut an unfinished change, {len(cut)} bytes, off {disk.jobs}; kept in {kept}"
                 ]
             else:
                 assert disk.torn == disk.notices == []

@@ -87,13 +87,49 @@ class TestReboot:
         zero(disk, sample.ends[2] + 5, sample.ends[2] + 6)
         refused_by_all(disk, sample.ends[2], sample.ends[2] + 5)
 
-    def test_without_a_note_of_the_boot_it_is_checked(self, sample: Sample, disk: Disk) -> None:
+    def test_what_was_acknowledged_is_no_torn_tail(self, disk: Disk) -> None:
+        store = disk.open()
+        add(store, "a", "b")
+        add(store, "c")
+        data = disk.jobs.read_bytes()
+        for at in (data.index(b'"b"'), data.index(b'"c"'), len(data) - 9):
+            disk.jobs.write_bytes(data[:at] + b"X" + data[at + 1 :])
+            disk.reboot()
+            for act in (everything, lambda store: store.add([new_job("x")])):
+                with pytest.raises(DamagedError):
+                    act(disk.open())
+            assert disk.torn == []
+            assert disk.jobs.stat().st_size == len(data)
+
+    def test_behind_what_was_acknowledged_it_is(self, disk: Disk) -> None:
+        store = disk.open()
+        add(store, "a")
+        acknowledged = disk.jobs.stat().st_size
+        claim_one(store)
+        zero(disk, acknowledged + 5, acknowledged + 6)
+        disk.reboot()
+        assert [job.state for job in everything(disk.open())] == ["pending"]
+        assert len(disk.torn) == 1
+
+    def test_without_a_note_of_the_boot_only_an_unfinished_commit_is_a_torn_tail(
+        self, sample: Sample, disk: Disk
+    ) -> None:
+        disk.put(sample.data + b"half")
+        disk.boot.unlink()
+        disk.open().add([new_job("x")])
+        assert disk.torn == [b"half"]
+        assert disk.boot.read_text() != ""
         disk.put(sample.data)
         disk.boot.unlink()
         zero(disk, sample.ends[2] + 5, sample.ends[2] + 6)
+        refused_by_all(disk, sample.ends[2], sample.ends[2] + 5)
+
+    def test_a_spoiled_note_vouches_for_nothing(self, sample: Sample, disk: Disk) -> None:
+        disk.put(sample.data)
+        disk.boot.write_bytes(b"\0" * 54)
+        zero(disk, sample.ends[2] + 5, sample.ends[2] + 6)
         disk.open().add([new_job("x")])
         assert len(disk.torn) == 1
-        assert disk.boot.read_text() != ""
 
     def test_the_first_commit_cannot_be_a_torn_tail(self, sample: Sample, disk: Disk) -> None:
         """It was synced before the file got its name."""

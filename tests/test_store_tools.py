@@ -136,12 +136,13 @@ class Disk:
         for file in self.path.iterdir():
             file.unlink()
         self.jobs.write_bytes(data)
-        self.boot.write_text(machine.boot_id() + "\n")
+        self.boot.write_text(f"{machine.boot_id()} {0:016d}\n")
 
     def reboot(self) -> None:
         """Make the machine look as if it had been booted since the store was written last."""
         self.close()
-        self.boot.write_text("00000000-0000-0000-0000-000000000000\n")
+        synced = self.boot.read_text().split()[1]
+        self.boot.write_text(f"00000000-0000-0000-0000-000000000000 {synced}\n")
 
     @property
     def torn(self) -> List[bytes]:

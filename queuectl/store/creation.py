@@ -11,8 +11,9 @@ import os
 import uuid
 from zlib import crc32
 
-from queuectl import clock, machine
+from queuectl import clock
 from queuectl.errors import DamagedError, NoStoreError, StoreError
+from queuectl.store import recovery
 from queuectl.store.base import Notice
 from queuectl.store.disk import replace_file
 from queuectl.store.folder import StoreFolder
@@ -52,8 +53,7 @@ def open_folder(folder: StoreFolder, lock: StoreLock, create: bool, notice: Noti
         pass
     if not create:
         raise NoStoreError(folder.path)
-    if folder.make():
-        folder.sync_parent()
+    folder.make()
     try:
         folder.check_trust()
     except FileNotFoundError as error:
@@ -61,6 +61,8 @@ def open_folder(folder: StoreFolder, lock: StoreLock, create: bool, notice: Noti
     with lock:
         if _holds_store(folder):
             return
+        # Whoever made the folder may have died before the disk held it.
+        folder.sync_names()
         _make(folder)
     notice(f"created store {folder.path}")
 
@@ -102,4 +104,4 @@ def _make(folder: StoreFolder) -> None:
     )
     meta = {"seq": 0, "purged": 0, "lines": 0, "counts": EMPTY_COUNTS}
     replace_file(folder.job_file, header + commit_line(0, meta, crc32(header)))
-    replace_file(folder.boot, machine.boot_id().encode() + b"\n")
+    recovery.note_checked(folder, 0)

@@ -63,6 +63,7 @@ class StoreFolder:
         self.boot = os.path.join(path, "jobs.boot")
         self.unsynced = os.path.join(path, "jobs.unsynced")
         self.rewrite_lock = os.path.join(path, "rewrite.lock")
+        self.copied = os.path.join(path, "jobs.jsonl.copy")
         self.rewritten = os.path.join(path, "jobs.jsonl.new")
 
     def history(self, generation: int) -> str:
@@ -77,6 +78,23 @@ class StoreFolder:
         return os.path.join(
             self.logs, f"{crc32(job_id.encode()) & 0xFF:02x}", f"{job_id}.{run}.log"
         )
+
+    def drop_logs(self, job_id: str) -> None:
+        """Remove all output that is kept of a job.
+
+        Raises:
+            StoreError: it cannot be removed.
+        """
+        folder = os.path.dirname(self.log(job_id, 0))
+        try:
+            for name in os.listdir(folder):
+                start, run, end = name[: len(job_id) + 1], name[len(job_id) + 1 : -4], name[-4:]
+                if start == f"{job_id}." and run.isdigit() and end == ".log":
+                    os.unlink(os.path.join(folder, name))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StoreError(f"cannot remove output in {folder}: {error.strerror}") from error
 
     def torn(self, moment: str) -> str:
         """A name, not used yet, for the file that keeps what is cut off the job file."""
@@ -96,11 +114,22 @@ class StoreFolder:
                 return name
         return None
 
-    def sync_parent(self) -> None:
-        """Wait until the disk holds the folder's name; StoreError if it does not say so."""
-        parent = os.path.dirname(self.path)
+    def sync_names(self) -> None:
+        """Wait until the disk holds the folder's name, and those above it; StoreError if it fails.
+
+        Those above may be new too: all are looked at that are the caller's on this file system.
+        """
+        here = above = os.stat(self.path)
+        folder = self.path
+        # The first that is another's was not made here, but may hold what was.
+        while folder != "/" and (above.st_dev, above.st_uid) == (here.st_dev, here.st_uid):
+            folder = os.path.dirname(folder)
+            self._sync_name(folder)
+            above = os.stat(folder)
+
+    def _sync_name(self, folder: str) -> None:
         try:
-            fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except PermissionError:
             # It may be passed through but not read; then there is no way to ask.
             return
@@ -131,8 +160,8 @@ class StoreFolder:
         if status.st_mode & 0o022:
             raise StoreError(f"store {self.path} can be written by others: chmod go-w {self.path}")
 
-    def make(self) -> bool:
-        """Make the folder where it is missing; tell whether it was.
+    def make(self) -> None:
+        """Make the folder where it is missing.
 
         Raises:
             StoreError: it cannot be made.
@@ -141,10 +170,9 @@ class StoreFolder:
             os.makedirs(os.path.dirname(self.path), exist_ok=True)
             os.mkdir(self.path, 0o700)
         except FileExistsError:
-            return False
+            pass
         except OSError as error:
             raise StoreError(f"cannot make the store {self.path}: {error.strerror}") from error
-        return True
 
 
 def _user(uid: int) -> str:

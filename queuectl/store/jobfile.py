@@ -8,25 +8,30 @@ durability, fsync. What a death in between does:
 - after the write, before the fsync: the kernel has it, so only a loss of power can undo it, and
   nothing was acknowledged yet.
 
-A loss of power may leave holes in what was not yet synced. So the first writer of each boot of the
-machine checks the whole file, and takes everything from the first bad byte on for a torn tail. A
-failed fsync means that the kernel may have dropped what it was given, and that a second one would
-succeed without meaning anything: a mark is left, and the next writer copies the file to a new one
-before it adds to it. Any other bad byte is damage.
+What a loss of power or a failing disk left is made good first (see `recovery`). Any other bad byte
+is damage.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 from typing import Any, Callable, Dict, Iterator, Optional, Sequence, TypeVar
 
-from queuectl import clock, machine
-from queuectl.errors import DamagedError, OutcomeUnknownError, StoreError, StoreGoneError
+from queuectl import clock
+from queuectl.errors import (
+    DamagedError,
+    OutcomeUnknownError,
+    StoreError,
+    StoreGoneError,
+    StoreLockedError,
+)
 from queuectl.job import Job, JobState
+from queuectl.store import recovery
 from queuectl.store.base import Notice
-from queuectl.store.disk import copy_range, failure, replace_file, sync_data, sync_folder
+from queuectl.store.disk import failure, sync_folder
 from queuectl.store.folder import StoreFolder
 from queuectl.store.index import Index
 from queuectl.store.journal import Commit, Journal
@@ -189,12 +194,15 @@ class JobFile:
             OutcomeUnknownError: it does not say so. The next writer is told not to trust the file.
         """
         try:
+            number = self.journal.number
             self.journal.sync()
             if not self._folder_synced:
                 sync_folder(self._folder.path)
                 self._folder_synced = True
+            if self._boot_checked and number:
+                recovery.note_synced(self._folder, number)
         except (OutcomeUnknownError, OSError) as error:
-            self._mark_unsynced()
+            recovery.mark_unsynced(self._folder)
             if isinstance(error, OutcomeUnknownError):
                 raise
             raise OutcomeUnknownError(
@@ -227,11 +235,11 @@ class JobFile:
         self._start_over()
         return True
 
-    def cut_tail(self, journal: Journal) -> None:
+    def cut_tail(self, journal: Journal, what: str = "an unfinished change") -> None:
         """Cut what follows the last commit, and keep it aside. Only under the lock."""
         kept = self._folder.torn(clock.to_iso(clock.now()))
         size = journal.cut_tail(kept)
-        self._notice(f"cut an unfinished change of {size} bytes off {journal.path}, kept in {kept}")
+        self._notice(f"cut {what}, {size} bytes, off {journal.path}; kept in {kept}")
 
     def _open(self) -> Journal:
         try:
@@ -276,7 +284,8 @@ class JobFile:
             return False
         if self.index is not None and self.journal.backlog() > much:
             return False
-        if self.follow_locked() > 0:
+        # What is damaged now is damaged: nobody else can be writing.
+        if self._follow() > 0:
             self.cut_tail(self.journal)
         return True
 
@@ -288,14 +297,10 @@ class JobFile:
         replaced = self.reopen_if_replaced()
         if not self._boot_checked:
             self._check_boot()
-        if os.access(self._folder.unsynced, os.F_OK):
-            self._replace_unsynced()
+        if recovery.is_unsynced(self._folder):
+            recovery.replace_unsynced(self._folder, self.journal, self.cut_tail)
             replaced = self.reopen_if_replaced()
         return replaced
-
-    def follow_locked(self) -> int:
-        """Like `follow`, for a holder of the lock: what is damaged now is damaged."""
-        return self._follow()
 
     def _look_up(self, snapshot: Snapshot, job_ids: Sequence[str]) -> Lines:
         if self.journal.end == 0 and self.index is None:
@@ -321,64 +326,24 @@ class JobFile:
             try:
                 stack.enter_context(self._lock)
                 self._mend()
-            except StoreError:
+            except (StoreError, StoreLockedError):
                 self.reopen_if_replaced()
             yield
 
     def _check_boot(self) -> None:
-        """Once for each boot of the machine, cut off everything from the first bad byte on."""
-        boot = machine.boot_id().encode() + b"\n"
-        try:
-            with open(self._folder.boot, "rb") as file:
-                if file.read() == boot:
-                    self._boot_checked = True
-                    return
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise failure("read", self._folder.boot, error) from error
-        good = self._last_good()
-        if good.end < os.fstat(self.journal.fd).st_size:
-            self.journal.go_to(good)
-            self.cut_tail(self.journal)
-            self._start_over()
-        self.sync()
-        replace_file(self._folder.boot, boot)
+        """Once for each boot of the machine, cut off what a loss of power spoiled."""
+        if not os.access(self._folder.path, os.W_OK):
+            # Some changes need a file of their own: better none is made than a few.
+            error = OSError(errno.EACCES, os.strerror(errno.EACCES))
+            raise failure("write to", self._folder.path, error)
+        if not recovery.is_checked(self._folder):
+            good = recovery.cut_lost(self._folder, self.journal, self.cut_tail)
+            if good is not None:
+                self._start_over()
+            number = (good or self.journal.tail()).number
+            self.sync()
+            recovery.note_checked(self._folder, number)
         self._boot_checked = True
-
-    def _last_good(self) -> Commit:
-        good = self.journal.last_good()
-        if good is None:
-            raise DamagedError(
-                self._folder.job_file, self.journal.header_end, "there is no whole commit"
-            )
-        return good
-
-    def _mark_unsynced(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(os.open(self._folder.unsynced, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            sync_folder(self._folder.path)
-
-    def _replace_unsynced(self) -> None:
-        """Copy the file to a new one, which the disk has never refused anything of."""
-        good = self._last_good()
-        size = os.fstat(self.journal.fd).st_size
-        if good.end < size:
-            self.journal.go_to(good)
-            self.cut_tail(self.journal)
-        path = self._folder.job_file + ".copy"
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            try:
-                copy_range(self.journal.fd, fd, 0, good.end)
-                sync_data(fd)
-            finally:
-                os.close(fd)
-            os.rename(path, self._folder.job_file)
-            sync_folder(self._folder.path)
-            os.unlink(self._folder.unsynced)
-        except OSError as error:
-            raise failure("replace", self._folder.job_file, error) from error
 
 
 def _count(counts: Dict[str, Any], job: Job, by: int) -> None:
