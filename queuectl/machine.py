@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from typing import Iterator, List, Mapping, NamedTuple, Optional
+from typing import Iterator, List, Mapping, NamedTuple, Optional, Set
 
 _HAS_PROC = os.path.exists("/proc/self/stat")
 _DEAD = "ZXx"
@@ -40,6 +40,21 @@ def boot_id() -> str:
 def host() -> str:
     """The machine's name."""
     return os.uname().nodename
+
+
+def open_descriptors() -> Set[int]:
+    """This process's open descriptors."""
+    try:
+        listed = [int(name) for name in os.listdir("/dev/fd")]
+    except OSError:
+        listed = list(range(1024))
+    found = set()
+    for fd in listed:
+        # The one that was open to list them is among them.
+        with contextlib.suppress(OSError):
+            os.fstat(fd)
+            found.add(fd)
+    return found
 
 
 def born(pid: int) -> Optional[str]:

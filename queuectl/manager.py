@@ -281,13 +281,25 @@ class QueueManager:
         entry = setting(name)
         self.store.configure({entry.name: None if text is None else entry.write(entry.read(text))})
 
-    def claim(self, worker: str, done: Optional[Job] = None) -> Optional[Job]:
+    def claim(
+        self,
+        worker: str,
+        done: Optional[Job] = None,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Optional[Job]:
         """Claim the oldest job that is due and, in the same commit, save the one that is done.
+
+        Args:
+            worker: who claims.
+            done: the job whose result is saved, if there is one.
+            wanted: asked in the last moment whether to claim at all.
 
         Raises:
             ClaimLostError: what it has done is another's by now; nothing was claimed.
+            ConflictError: what it has done was changed meanwhile; nothing was claimed.
         """
-        return self.store.claim(worker, clock.now(), self.settings.retry_policy.horizon, done)
+        horizon = self.settings.retry_policy.horizon
+        return self.store.claim(worker, clock.now(), horizon, done, wanted)
 
     def conclude(
         self, job: Job, error: Optional[str], exit_code: Optional[int], interrupted: bool

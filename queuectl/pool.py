@@ -7,6 +7,7 @@ is forked closes the writing ends that it inherited, its own among them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from mmap import mmap
@@ -15,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from time import monotonic
 from typing import Callable, Dict, List, Tuple
 
+from queuectl import machine
 from queuectl.events import Event, EventKind, Report
 from queuectl.worker import WAKE
 
@@ -136,25 +138,28 @@ class Pool:
             os.close(child.orders)
 
     def _spawn(self, slot: int) -> None:
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
         name = f"Worker-{slot + 1}"
-        process = self._context.Process(
-            target=self._be_worker, args=(slot, name, reading, writing), name=name
-        )
+        before = machine.open_descriptors()
         try:
+            reading, writing = os.pipe()
+            os.set_blocking(writing, False)
+            process = self._context.Process(
+                target=self._be_worker, args=(slot, name, reading, writing), name=name
+            )
             process.start()
         except OSError as error:
-            # The system has no process to spare just now.
-            os.close(writing)
+            # The system has no process, or no descriptor, to spare just now. Not only our pipe is
+            # left then, but also those that multiprocessing made for itself.
+            for fd in machine.open_descriptors() - before:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
             detail = f"cannot be started: {error.strerror}"
             self._report(Event(EventKind.WARNING, name, detail=detail))
             self._vacant[slot] = monotonic() + _LONGEST_PAUSE
         else:
+            os.close(reading)
             del self._vacant[slot]
             self._children[slot] = Child(process, writing, slot)
-        finally:
-            os.close(reading)
 
     def _be_worker(self, slot: int, name: str, orders: int, writing: int) -> None:
         self.let_go()

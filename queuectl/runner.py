@@ -20,7 +20,7 @@ import math
 import os
 import signal
 from time import monotonic
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from queuectl import machine
 from queuectl.capture import Capture, above_stdio
@@ -375,11 +375,6 @@ def _in_words(status: int, ended_by: Optional[str], timeout: Optional[float]) ->
 
 def _let_nothing_be_inherited() -> None:
     """Keep from jobs what our own parent left open, such as the lock of `flock -n 9`."""
-    fds: Sequence[int] = range(1024)
-    with contextlib.suppress(OSError):
-        fds = [int(name) for name in os.listdir("/dev/fd")]
-    for fd in fds:
+    for fd in machine.open_descriptors():
         if fd > 2:
-            # The descriptor of the listing itself is among them.
-            with contextlib.suppress(OSError):
-                os.set_inheritable(fd, False)
+            os.set_inheritable(fd, False)

@@ -28,12 +28,16 @@ from queuectl.worker import FORCE, STOP, Worker
 
 _TICK = 0.25  # seconds between two looks at what nobody tells of
 _RESCUE_TICK = 0.05  # the same while a rescue goes on
-_MARGIN = 5.0  # seconds that a worker may take longer than its graces before it is killed
+_MARGIN = 3.0  # seconds that a worker may take longer than its graces before it is killed
 _LAST_RESCUE = 2.0  # seconds beyond kill_grace that a rescue may take when all else has ended
 _REWRITE_PAUSE = 60.0  # seconds before a rewrite that failed is tried again
 _STORE_FAILED = (2, 3, 4, 75)  # what a worker ends with if nobody can use the store any more
 
 Progress = Callable[[Counts], None]
+
+
+class _StopEarlyError(Exception):
+    """A signal came before there was anything to stop."""
 
 
 class Supervisor:
@@ -72,27 +76,40 @@ class Supervisor:
         self._signals: List[int] = []
         self._had_terminal = _has_terminal()
         self._hung_up = False
+        self._enrolled = False
         self._exit_code = 0
         self._stopping = False
         self._forced = False
+        self._grace_ends = math.inf
         self._kill_at = math.inf
         self._next_tick = 0.0
+        self._preparing = True
 
     def run(self) -> int:
         """Work until told to stop; returns the exit code of `start`."""
         self._waiter = Waiter()
         self._set_handlers()
-        self._store.enroll(self._member("supervisor", "start", os.getpid()))
-        self._waiter.register(self._store.listen())
-        self._rescues.begin(self._store.lost(thorough=True))
-        # Read once, before the fork, so that the workers share it.
-        self._store.claimable(clock.now(), self._manager.settings.retry_policy.horizon)
-        gc.freeze()
+        try:
+            self._prepare()
+        except _StopEarlyError:
+            self._preparing = False
+        self._heed_requests()
         self._pool.fill()
         while not self._pool.is_over:
             self._step()
         self._finish()
         return self._exit_code
+
+    def _prepare(self) -> None:
+        """Do what comes before the first worker; a signal ends it, however long it would take."""
+        self._store.enroll(self._member("supervisor", "start", os.getpid()))
+        self._enrolled = True
+        self._waiter.register(self._store.listen())
+        self._rescues.begin(self._store.lost(thorough=True))
+        # Read once, before the fork, so that the workers share it.
+        self._store.claimable(clock.now(), self._manager.settings.retry_policy.horizon)
+        gc.freeze()
+        self._preparing = False
 
     def _step(self) -> None:
         """Wait for something to happen, and take care of it."""
@@ -156,6 +173,8 @@ class Supervisor:
     def _set_handlers(self) -> None:
         def note(signum: int, frame: object) -> None:
             self._signals.append(signum)
+            if self._preparing:
+                raise _StopEarlyError
 
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             ignored = signal.getsignal(signum) == signal.SIG_IGN
@@ -196,7 +215,8 @@ class Supervisor:
         self._exit_code = code
         self._pool.leave_vacant()
         settings = self._manager.last_settings
-        self._kill_at = monotonic() + settings["shutdown_grace"] + settings["kill_grace"] + _MARGIN
+        self._grace_ends = monotonic() + settings["shutdown_grace"]
+        self._kill_at = self._grace_ends + settings["kill_grace"] + _MARGIN
         self._pool.order(STOP)
 
     def _announce_stop(self) -> None:
@@ -234,9 +254,10 @@ class Supervisor:
 
     def _finish(self) -> None:
         """End what is left: rescues, a rewrite, the membership."""
-        if self._rewriter is not None:
-            self._rewriter.kill()
-            self._rewriter.join()
+        if not self._enrolled:
+            self._report(Event(EventKind.STOPPED, "start"))
+            return
+        self._finish_rewrite()
         deadline = monotonic() + self._manager.last_settings["kill_grace"] + _LAST_RESCUE
         try:
             self._rescues.begin(self._store.lost())
@@ -250,6 +271,18 @@ class Supervisor:
         except QueueError as error:
             self._fail(error)
         self._report(Event(EventKind.STOPPED, "start"))
+
+    def _finish_rewrite(self) -> None:
+        """Let a rewrite end, in the time that jobs have: short starts would never get it done."""
+        if self._rewriter is None:
+            return
+        while self._rewriter.exitcode is None and not self._forced:
+            if monotonic() >= self._grace_ends:
+                break
+            self._waiter.wait(min(_TICK, self._grace_ends - monotonic()))
+            self._heed_requests()
+        self._rewriter.kill()
+        self._rewriter.join()
 
     def _rewrite_if_due(self) -> None:
         """Rewrite in a process of its own, for it takes longer than a rescue may wait."""

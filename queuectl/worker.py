@@ -18,7 +18,7 @@ from typing import Optional
 
 from queuectl import clock, machine
 from queuectl.errors import (
-    ClaimLostError,
+    ConflictError,
     QueueError,
     StoreError,
     StoreFullError,
@@ -160,10 +160,9 @@ class Worker:
         while True:
             try:
                 self._runner.keep()
-                job = self._manager.claim(self._member.id, done)
-            except ClaimLostError:
-                self._say(EventKind.WARNING, done, "its result came too late and was dropped")
-                done = None
+                job = self._manager.claim(self._member.id, done, self._wants_job)
+            except ConflictError:
+                done = self._follow_from_newest(done)
             except (OSError, StoreError, StoreLockedError) as error:
                 self._wait_after(error)
                 if self._is_stopping():
@@ -186,8 +185,9 @@ class Worker:
         while done is not None:
             try:
                 self._store.save([done], durable=False)
-            except ClaimLostError:
-                self._say(EventKind.WARNING, done, "its result came too late and was dropped")
+            except ConflictError:
+                done = self._follow_from_newest(done)
+                continue
             except (StoreError, StoreLockedError) as error:
                 if monotonic() >= self._end_jobs_at:
                     raise
@@ -196,6 +196,19 @@ class Worker:
             else:
                 self._say_done(done)
             return
+
+    def _follow_from_newest(self, done: Optional[Job]) -> Optional[Job]:
+        """Conclude anew on a job that was changed while it ran; nothing if its claim is over."""
+        now = None if done is None else self._store.get(done.id)
+        if now is not None and (now.seq, now.runs, now.worker) == self._claim_held:
+            return self._conclude(now)
+        self._say(EventKind.WARNING, done, "its result came too late and was dropped")
+        return None
+
+    def _wants_job(self) -> bool:
+        # Whoever waited for the store's lock may have been told to stop meanwhile.
+        self._wait(0)
+        return not self._is_stopping()
 
     def _wait_after(self, error: Exception) -> None:
         if isinstance(error, StoreGoneError):
@@ -240,6 +253,12 @@ class Worker:
         except OSError as error:
             outcome = Outcome(f"No file for the output: {error.strerror}", None, None)
         self._ran = monotonic() - began
+        self._claim_held = (job.seq, job.runs, job.worker)
+        self._outcome = outcome
+        return self._conclude(job)
+
+    def _conclude(self, job: Job) -> Job:
+        outcome = self._outcome
         return self._manager.conclude(
             job, outcome.error, outcome.exit_code, outcome.ended_by == _SHUTDOWN
         )

@@ -12,12 +12,30 @@ from pathlib import Path
 import pytest
 
 import support
+from queuectl import job as rules
 from queuectl.config import SETTINGS
 from queuectl.job import JobState
-from starting import SLACK, STUBBORN, Queue, is_running, wait_until_gone
+from starting import HOLD, SLACK, STUBBORN, Queue, is_running, wait_until_gone
 from support import Cli, wait_until
 
 pytestmark = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
+
+
+@pytest.mark.parametrize(("ending", "state"), [("0", "completed"), ("3", "cancelled")])
+def test_a_job_that_is_changed_while_it_runs_ends_by_what_it_is_then(
+    cli: Cli, ending: str, state: str
+) -> None:
+    queue = Queue(cli)
+    queue.add(f"{HOLD}; exit {ending}", id="held")
+    start = queue.start("--drain")
+    queue.wait_for_runner("held")
+    with queue.opened() as manager:
+        manager.store.save([rules.cancel(manager.find("held"), time.time())])
+    queue.let_go()
+    start.finish(0)
+    job = queue.job("held")
+    assert (job.state, job.attempts, job.cancel_requested) == (state, 1, False)
+    assert start.err == ""
 
 
 # ---- What they find ----

@@ -118,6 +118,23 @@ def test_start_rewrites_the_store_itself_once_that_is_worth_its_while(cli: Cli) 
 
 
 @pytest.mark.slow
+def test_a_drain_lets_the_rewrite_that_it_began_end(cli: Cli) -> None:
+    """A cron line that starts nothing longer would else never get it done."""
+    queue = Queue(cli)
+    queue.add("true", id="first")
+    job_file = cli.store / "jobs.jsonl"
+    journal = Journal(str(job_file))
+    journal.follow()
+    lines = [to_line(queue.job("first"))] * 110_000
+    journal.append(lines, {**journal.meta, "lines": journal.meta["lines"] + len(lines)})
+    journal.close()
+    size = job_file.stat().st_size
+    queue.drain()
+    assert queue.job("first").state == JobState.COMPLETED
+    assert job_file.stat().st_size < size / 1000
+
+
+@pytest.mark.slow
 def test_processes_that_are_killed_at_random_lose_nothing_and_double_nothing(cli: Cli) -> None:
     queue = Queue(cli, backoff_base="0", kill_grace="0.3s")
     # Whatever is left of a run holds the lock that the next one finds taken.

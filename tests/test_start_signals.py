@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import signal
 import time
-from typing import Callable
+from pathlib import Path
+from typing import IO, Callable
 
 import pytest
 
@@ -51,6 +54,58 @@ def test_at_the_first_signal_nothing_is_claimed_and_running_jobs_may_finish(
     assert queue.job("late").runs == 0
     assert start.out.splitlines()[-1].endswith("Workers stopped")
     assert start.err == ""
+
+
+@each_signal
+def test_one_that_comes_before_the_first_worker_ends_it_at_once(
+    cli: Cli, signum: int, code: int
+) -> None:
+    queue = Queue(cli)
+    queue.add("true", id="job")
+    with open(cli.store / "jobs.lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        start = queue.start()
+        wait_until(lambda: catches(start.pid, signal.SIGHUP), what="the last handler")
+        os.kill(start.pid, signum)
+        start.finish(code, timeout=5.0)
+    assert start.out.splitlines()[-1].endswith("Workers stopped")
+    assert queue.job("job").runs == 0
+    assert (start.err, queue.members(), queue.members("supervisor")) == ("", [], [])
+    queue.drain()
+
+
+def catches(pid: int, signum: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    (mask,) = re.findall(r"SigCgt:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(mask, 16) >> (signum - 1) & 1)
+
+
+def test_a_worker_that_waits_for_the_store_claims_nothing_once_it_was_told_to_stop(
+    cli: Cli,
+) -> None:
+    queue = Queue(cli)
+    queue.add(HOLD, id="held")
+    queue.add("true", id="next")
+    start = queue.start()
+    queue.wait_for_runner("held")
+    with open(cli.store / "jobs.lock", "rb") as lock:
+        wait_until(lambda: try_lock(lock), what="the lock")
+        queue.let_go()
+        wait_until(lambda: not queue.runs_of("held"), what="the end of the job")
+        start.terminate()
+        start.expect("Stopping: 1 job")
+    start.finish(0)
+    assert queue.job("held").state == JobState.COMPLETED
+    assert queue.job("next").runs == 0
+
+
+def try_lock(file: IO[bytes]) -> bool:
+    """Take a lock that others hold for moments only."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @each_signal

@@ -417,7 +417,8 @@ def test_a_store_that_is_rewritten_while_the_disk_fails_stays_as_it_is(disk: Dis
     assert store.rewrite()
     run_and_complete(store)
     jobs, data = everything(store), disk.jobs.read_bytes()
-    for call in ("fdatasync", "fsync", "rename", "pwrite"):
+    (moved,) = [path.stat().st_size for path in disk.path.glob("history-*")]
+    for call in ("fdatasync", "rename", "pwrite", "fsync"):
 
         def act(call: str = call) -> None:
             own = FileStore(str(disk.path))
@@ -429,6 +430,9 @@ def test_a_store_that_is_rewritten_while_the_disk_fails_stays_as_it_is(disk: Dis
         assert everything(store) == shown(disk) == jobs
         if call != "fsync":
             assert disk.jobs.read_bytes() == data
+            # What was written in vain must not take the room that the workers need.
+            assert sorted(path.name for path in disk.path.glob("*.new")) == []
+            assert [path.stat().st_size for path in disk.path.glob("history-*")] == [moved]
     assert store.rewrite()
     assert everything(store) == shown(disk) == jobs
     disk.verify()

@@ -6,18 +6,19 @@ import os
 import stat
 import subprocess
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, Iterator, List
 
 import pytest
 
 from queuectl import clock
 from queuectl import job as rules
 from queuectl.errors import DamagedError, InvalidValueError, NoStoreError, RequestError, StoreError
+from queuectl.store import recovery
 from queuectl.store.base import Member
 from queuectl.store.file import FileStore
 from queuectl.store.folder import StoreFolder, find_folder
 from queuectl.store.opening import locate, open_store
-from queuectl.testing.common import NOW, add, claim_one, everything
+from queuectl.testing.common import NOW, add, claim_one, everything, new_job
 from test_store_tools import NOBODY, Disk, in_child, needs_root, new_disk
 
 not_root_either = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to become")
@@ -183,7 +184,41 @@ def use_everything(disk: Disk) -> None:
     disk.unsynced.touch()
     disk.boot.unlink()
     add(store, "e")
-    store._file._mark_unsynced()
+    recovery.mark_unsynced(store._folder)
+
+
+def test_a_new_store_is_on_the_disk_with_all_the_folders_that_lead_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: List[str] = []
+    fsync = os.fsync
+
+    def note(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    for path in (tmp_path / "new" / "deep" / "store", tmp_path / "other"):
+        # Whoever made the folders may have died before the disk held them.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        synced.clear()
+        FileStore(str(path)).close()
+        assert {str(above) for above in [path, *path.parents] if tmp_path in above.parents} <= {
+            *synced
+        }
+        assert str(tmp_path) in synced
+
+
+def test_a_new_job_does_not_show_the_output_of_an_old_one(disk: Disk) -> None:
+    """As a purge left it that died between its commit and the end."""
+    store = disk.open()
+    add(store, "other")
+    old, others = Path(store.kept_output("a", 12)), Path(store.kept_output("a.12", 1))
+    for path in (old, others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("secret")
+    store.add([new_job("a")], ["a"])
+    assert (old.exists(), others.exists()) == (False, True)
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])

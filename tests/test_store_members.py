@@ -13,7 +13,7 @@ import pytest
 
 from queuectl import clock
 from queuectl import job as rules
-from queuectl.errors import StoreError
+from queuectl.errors import StoreError, StoreLockedError
 from queuectl.store.base import Lost, Member
 from queuectl.store.file import FileStore
 from queuectl.testing.common import HORIZON, NOW, add, claim_one, everything, ids
@@ -184,6 +184,23 @@ class TestDeath:
         assert [job.last_error for job in everything(store)] == ["Worker died"] * 20
         assert os.listdir(disk.path / "workers") == []
 
+    def test_a_rescuer_that_fails_leaves_it_to_the_next(
+        self, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def die() -> None:
+            FileStore(str(disk.path)).enroll(member("w1"))
+
+        def fail(store: FileStore, worker: str) -> None:
+            raise StoreLockedError("store locked")
+
+        in_child(die)
+        store = disk.open()
+        with monkeypatch.context() as patch:
+            patch.setattr(FileStore, "_claimed_by", fail)
+            with pytest.raises(StoreLockedError):
+                store.lost()
+        assert lost_ids(disk.open().lost()) == ["w1"]
+
     def test_one_that_died_before_it_wrote_anything_is_found(self, disk: Disk) -> None:
         store = disk.open()
         (disk.path / "workers").mkdir(mode=0o700)
@@ -288,6 +305,12 @@ class TestNews:
         assert other.ask_to_stop("s1", force=True) is True
         store.hear()
         assert store.stop_asked() is True
+
+    def test_a_commit_stands_whether_anybody_can_be_told_or_not(self, disk: Disk) -> None:
+        store = disk.open()
+        (disk.path / "workers").write_text("")
+        (added,) = add(store, "a")
+        assert everything(store) == [added]
 
     def test_a_name_that_is_taken_by_something_else_is_refused(self, disk: Disk) -> None:
         store = disk.open()

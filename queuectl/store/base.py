@@ -108,12 +108,18 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def claim(
-        self, worker: str, now: float, horizon: float, done: Optional[Job] = None
+        self,
+        worker: str,
+        now: float,
+        horizon: float,
+        done: Optional[Job] = None,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> Optional[Job]:
         """Claim the oldest job that is due and, in the same commit, save `done`.
 
         A failed job is due at its `run_at`, or if that lies more than `horizon` seconds ahead, as
-        it does after the clock stepped back. `done` is not among those it chooses from. Raises
+        it does after the clock stepped back. `done` is not among those it chooses from. `wanted` is
+        asked last, when nobody can get in between: if not, only `done` is saved. Raises
         ClaimLostError if the claim of `done` is over, ConflictError if the job changed since; then
         nothing was claimed.
         """

@@ -12,7 +12,7 @@ import contextlib
 import os
 import time
 from dataclasses import replace
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from queuectl import clock
 from queuectl import job as rules
@@ -80,6 +80,8 @@ class FileStore(Store):
                 # Taken out, so that one that is given twice is not found again.
                 if lines.pop(job_id.encode(), b"") is not None:
                     raise DuplicateIdError(job_id)
+                # A purge that died left the output of another job of this id.
+                self._folder.drop_logs(job_id)
             first = self._file.journal.meta["seq"] + 1
             added = [replace(job, seq=first + number) for number, job in enumerate(jobs)]
             self._file.append([to_line(job) for job in added], [None] * len(added), added)
@@ -107,7 +109,12 @@ class FileStore(Store):
         return Counts(**self._file.tail().meta["counts"])
 
     def claim(
-        self, worker: str, now: float, horizon: float, done: Optional[Job] = None
+        self,
+        worker: str,
+        now: float,
+        horizon: float,
+        done: Optional[Job] = None,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> Optional[Job]:
         if done is not None:
             self._file.load_index()
@@ -123,7 +130,7 @@ class FileStore(Store):
                 lines.append(to_line(done))
             claimed = None
             offset = self._next(now, horizon)
-            if offset is not None:
+            if offset is not None and wanted():
                 waiting = from_line(self._file.journal.line_at(offset))
                 claimed = rules.claim(waiting, worker, now)
                 before.append(waiting)
@@ -214,9 +221,14 @@ class FileStore(Store):
         if thorough or self._members.has_dead():
             with self._lock:
                 dead = list(self._members.take_dead())
-            for member_id in dead:
-                member = self._members.read(member_id) or _unknown(member_id)
-                found.append(Lost(member, self._claimed_by(member_id)))
+            try:
+                for member_id in dead:
+                    member = self._members.read(member_id) or _unknown(member_id)
+                    found.append(Lost(member, self._claimed_by(member_id)))
+            except BaseException:
+                # Whoever looks next, we or another supervisor, must find them.
+                self._members.release_dead(dead)
+                raise
         if thorough:
             found.extend(self._without_trace())
         return found

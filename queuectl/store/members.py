@@ -18,7 +18,7 @@ import errno
 import json
 import os
 import time
-from typing import Dict, Iterator, List, Optional
+from typing import Dict, Iterator, List, Optional, Sequence
 
 from queuectl.errors import StoreError
 from queuectl.store.base import Member
@@ -132,6 +132,11 @@ class Members:
                     self._dead[member_id] = lock
                     yield member_id
 
+    def release_dead(self, member_ids: Sequence[str]) -> None:
+        """Let others take dead members that `take_dead` gave."""
+        for member_id in member_ids:
+            os.close(self._dead.pop(member_id))
+
     def drop_dead(self, member_id: str) -> None:
         """Remove the files of a dead member that `take_dead` gave. Only under the store's lock."""
         self.remove(member_id)
@@ -158,10 +163,11 @@ class Members:
 
     def tell_news(self, jobs: int) -> None:
         """Tell every supervisor that so many jobs may have become claimable."""
-        for name in self._names(".wake"):
-            # The commit stands, whether it can be told or not: who is not told looks for himself.
-            with contextlib.suppress(StoreError):
-                self._send(name[: -len(".wake")], _NEWS * min(jobs, 1024))
+        # The commit stands, whether it can be told or not: who is not told looks for himself.
+        with contextlib.suppress(OSError):
+            for name in self._names(".wake"):
+                with contextlib.suppress(StoreError):
+                    self._send(name[: -len(".wake")], _NEWS * min(jobs, 1024))
 
     def ask_to_stop(self, supervisor: str, force: bool) -> bool:
         """Ask a supervisor to stop; tell whether it could be asked."""

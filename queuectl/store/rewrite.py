@@ -81,6 +81,24 @@ class _Rewrite:
         self._lines = 0
 
     def run(self, lock: StoreLock, cut_tail: Callable[[Journal], None]) -> bool:
+        """Rewrite; where there is no room for it, leave as much as there was."""
+        try:
+            return self._run(lock, cut_tail)
+        except BaseException:
+            if not self._was_replaced():
+                self._undo()
+            raise
+
+    def _undo(self) -> None:
+        """Remove what was made: on a disk that is full it would be in the way of the workers."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._folder.rewritten)
+        history = self._source.header["history"]
+        self._remove_histories(history)
+        if history is not None:
+            os.truncate(os.path.join(self._folder.path, history["file"]), history["length"])
+
+    def _run(self, lock: StoreLock, cut_tail: Callable[[Journal], None]) -> bool:
         snapshot = Snapshot(self._source, self._folder.path)
         self._source.go_to(snapshot.commit)
         live, finished = snapshot.places_of_newest(finished=JobState.COMPLETED)

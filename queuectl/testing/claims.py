@@ -53,6 +53,15 @@ class ClaimContract(Fixtures):
         assert claim(reopen(), done=failed) is None
         assert claim_one(store).last_error == "x" * 1_000_000
 
+    def test_one_that_is_not_wanted_any_more_is_not_made(self, store: Store) -> None:
+        """What is done is saved all the same; and it is only asked if there is a job."""
+        assert store.claim("w", NOW, HORIZON, None, lambda: 1 // 0 == 0) is None
+        add(store, "a", "b")
+        done = rules.complete(claim_one(store), NOW)
+        assert store.claim("w", NOW, HORIZON, done, lambda: False) is None
+        assert store.counts() == Counts(pending=1, completed=1)
+        assert ids([store.claim("w", NOW, HORIZON, None, lambda: True)]) == ["b"]
+
     def test_the_oldest_comes_first(self, store: Store) -> None:
         """Whatever the ids and the times say."""
         add(store, "c", "a")

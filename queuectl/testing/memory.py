@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from queuectl import clock
 from queuectl import job as rules
@@ -80,7 +80,12 @@ class MemoryStore(Store):
         return Counts(delayed=delayed, **states)
 
     def claim(
-        self, worker: str, now: float, horizon: float, done: Optional[Job] = None
+        self,
+        worker: str,
+        now: float,
+        horizon: float,
+        done: Optional[Job] = None,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> Optional[Job]:
         if done is not None:
             self._require_successor(done)
@@ -88,7 +93,7 @@ class MemoryStore(Store):
         due = [job for job in self._oldest_first() if _is_due(job, now, horizon)]
         if done is not None:
             self._put([done])
-        if not due:
+        if not due or not wanted():
             return None
         claimed = rules.claim(due[0], worker, now)
         self._put([claimed])
