@@ -187,7 +187,8 @@ class Settings:
             if environ.get(variable):
                 self._values[name] = (self._checked(entry, environ[variable], variable), variable)
             elif name in stored:
-                self._values[name] = (entry.read(stored[name]), "store")
+                text = stored[name]
+                self._values[name] = (self._checked(entry, text, "stored settings"), "store")
             else:
                 self._values[name] = (entry.default, "default")
         maximum = self["backoff_max"]
@@ -196,11 +197,11 @@ class Settings:
         )
 
     @staticmethod
-    def _checked(entry: Setting, text: str, variable: str) -> Any:
+    def _checked(entry: Setting, text: str, where: str) -> Any:
         try:
             return entry.read(text)
         except InvalidValueError as error:
-            raise InvalidValueError(f"{variable}: {error}") from error
+            raise InvalidValueError(f"{where}: {error}") from error
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name][0]

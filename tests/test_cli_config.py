@@ -127,6 +127,8 @@ def test_a_bad_value_in_the_store_can_be_set_right(cli: Cli) -> None:
     with queue_of(cli):
         pass
     (cli.store / "settings.json").write_text(json.dumps({"max_retries": "x"}))
-    assert complaint(cli.run("config", check=2).stderr).startswith("bad value for max_retries")
+    assert complaint(cli.run("config", check=2).stderr).startswith(
+        "stored settings: bad value for max_retries"
+    )
     cli.run("config", "set", "max_retries", "4", check=0)
     assert cli.json("config")["max_retries"] == 4

@@ -130,7 +130,7 @@ def test_a_valid_value_wherever_it_comes_from(name: str, text: str, value: Any) 
 def test_an_invalid_value_is_refused_by_name(name: str, text: str) -> None:
     with pytest.raises(InvalidValueError, match=f"^bad value for {name}: "):
         setting(name).read(text)
-    with pytest.raises(InvalidValueError, match=f"^bad value for {name}: "):
+    with pytest.raises(InvalidValueError, match=f"^stored settings: bad value for {name}: "):
         Settings({name: text}, {})
     if text:
         variable = f"QUEUECTL_{name.upper()}"

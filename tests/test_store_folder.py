@@ -209,6 +209,45 @@ def test_a_new_store_is_on_the_disk_with_all_the_folders_that_lead_to_it(
         assert str(tmp_path) in synced
 
 
+@pytest.mark.parametrize("name", ["jobs.jsonl", "settings.json"])
+def test_a_file_that_others_can_write_or_own_is_refused(disk: Disk, name: str) -> None:
+    store = disk.open()
+    store.configure({"max_retries": "5"})
+    disk.path.chmod(0o755)
+    path = disk.path / name
+    for mode in (0o620, 0o602):
+        path.chmod(mode)
+        with pytest.raises(StoreError, match=f"{name} can be written by others: chmod go-w "):
+            disk.open().settings()
+    path.chmod(0o644)
+    assert disk.open().settings() == {"max_retries": "5"}
+    if os.geteuid() == 0:
+        os.chown(path, NOBODY, NOBODY)
+        with pytest.raises(StoreError, match=f"{name} belongs to nobody: use your own"):
+            disk.open().settings()
+
+
+def test_a_job_file_that_is_none_is_refused(disk: Disk) -> None:
+    disk.open().close()
+    disk.jobs.unlink()
+    for make in (os.mkfifo, os.mkdir):
+        make(disk.jobs)
+        with pytest.raises(StoreError, match="it is not a file"):
+            disk.open()
+        disk.jobs.rmdir() if disk.jobs.is_dir() else disk.jobs.unlink()
+
+
+def test_output_that_cannot_be_removed_takes_nothing_back(disk: Disk) -> None:
+    store = disk.open()
+    (job,) = add(store, "a")
+    kept = Path(store.kept_output("a", 1))
+    kept.parent.parent.mkdir()
+    kept.parent.write_text("no folder")
+    store.remove([job])
+    assert everything(store) == []
+    assert disk.notices[-1].startswith(f"cannot remove output in {kept.parent}: ")
+
+
 def test_a_new_job_does_not_show_the_output_of_an_old_one(disk: Disk) -> None:
     """As a purge left it that died between its commit and the end."""
     store = disk.open()

@@ -8,6 +8,7 @@ job file has lost it.
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from zlib import crc32
 
@@ -16,7 +17,7 @@ from queuectl.errors import DamagedError, NoStoreError, StoreError
 from queuectl.store import recovery
 from queuectl.store.base import Notice
 from queuectl.store.disk import replace_file
-from queuectl.store.folder import StoreFolder
+from queuectl.store.folder import StoreFolder, refuse_foreign
 from queuectl.store.journal import commit_line, header_line
 from queuectl.store.lock import StoreLock
 
@@ -85,11 +86,15 @@ def _holds_store(folder: StoreFolder) -> bool:
 
 def _is_there(folder: StoreFolder) -> bool:
     try:
-        os.stat(folder.job_file)
+        status = os.stat(folder.job_file)
     except FileNotFoundError:
         return False
     except OSError as error:
         raise StoreError(f"cannot open the store {folder.path}: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        # Whoever opened a named pipe would wait for ever.
+        raise StoreError(f"cannot open {folder.job_file}: it is not a file")
+    refuse_foreign(folder.job_file, folder.job_file, status)
     return True
 
 

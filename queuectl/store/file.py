@@ -21,6 +21,7 @@ from queuectl.errors import (
     ConflictError,
     DamagedError,
     DuplicateIdError,
+    StoreError,
     StoreGoneError,
 )
 from queuectl.job import Job, JobState
@@ -166,10 +167,12 @@ class FileStore(Store):
 
         self._file.writing_newest([job.id for job in jobs], write)
         self._file.sync()
-        for job in jobs:
-            for run in range(1, job.runs + 1):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.kept_output(job.id, run))
+        try:
+            for job in jobs:
+                self._folder.drop_logs(job.id)
+        except StoreError as error:
+            # They are removed all the same.
+            self._notice(str(error))
 
     def next_due(self) -> Optional[float]:
         return self._file.load_index().next_due()

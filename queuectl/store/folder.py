@@ -1,8 +1,9 @@
 """The folder of a file store: where it is, what is in it, and whether it may be trusted.
 
 Commands run what the store says, so a store that somebody else could have written is refused: the
-folder must belong to the caller, and nobody else may write to it. Everything in it is made 0600 or
-0700 when it is opened, never by a umask, which the jobs would inherit.
+folder, the job file and the settings must belong to the caller, and nobody else may write to them.
+Everything in it is made 0600 or 0700 when it is opened, never by a umask, which the jobs would
+inherit.
 """
 
 from __future__ import annotations
@@ -155,10 +156,7 @@ class StoreFolder:
             raise StoreError(f"cannot open the store {self.path}: {error.strerror}") from error
         if not stat.S_ISDIR(status.st_mode):
             raise StoreError(f"cannot open the store {self.path}: it is not a folder")
-        if status.st_uid != os.geteuid():
-            raise StoreError(f"store {self.path} belongs to {_user(status.st_uid)}: use your own")
-        if status.st_mode & 0o022:
-            raise StoreError(f"store {self.path} can be written by others: chmod go-w {self.path}")
+        refuse_foreign(f"store {self.path}", self.path, status)
 
     def make(self) -> None:
         """Make the folder where it is missing.
@@ -173,6 +171,14 @@ class StoreFolder:
             pass
         except OSError as error:
             raise StoreError(f"cannot make the store {self.path}: {error.strerror}") from error
+
+
+def refuse_foreign(what: str, path: str, status: os.stat_result) -> None:
+    """Raise StoreError if a file or folder is another user's, or others can write to it."""
+    if status.st_uid != os.geteuid():
+        raise StoreError(f"{what} belongs to {_user(status.st_uid)}: use your own")
+    if status.st_mode & 0o022:
+        raise StoreError(f"{what} can be written by others: chmod go-w {path}")
 
 
 def _user(uid: int) -> str:

@@ -22,6 +22,7 @@ from typing import Dict, Iterator, List, Optional, Sequence
 
 from queuectl.errors import StoreError
 from queuectl.store.base import Member
+from queuectl.store.disk import failure
 from queuectl.store.lock import is_held, take_liveness
 
 _SIZE = 1024
@@ -114,6 +115,8 @@ class Members:
                     return Member(**json.loads(file.read(_SIZE)))
             except FileNotFoundError:
                 return None
+            except OSError as error:
+                raise failure("read", self.path(member_id, "json"), error) from error
             except (ValueError, TypeError):
                 # Caught in the middle of being written, or never written.
                 time.sleep(0.001)
@@ -164,7 +167,7 @@ class Members:
     def tell_news(self, jobs: int) -> None:
         """Tell every supervisor that so many jobs may have become claimable."""
         # The commit stands, whether it can be told or not: who is not told looks for himself.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(StoreError):
             for name in self._names(".wake"):
                 with contextlib.suppress(StoreError):
                     self._send(name[: -len(".wake")], _NEWS * min(jobs, 1024))
@@ -224,3 +227,5 @@ class Members:
             return [name for name in os.listdir(self._folder) if name.endswith(ending)]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise failure("open", self._folder, error) from error

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Dict
 
 from queuectl.errors import DamagedError, StoreError
 from queuectl.store.disk import replace_file
+from queuectl.store.folder import refuse_foreign
 
 
 def read(path: str) -> Dict[str, str]:
@@ -14,10 +16,11 @@ def read(path: str) -> Dict[str, str]:
 
     Raises:
         DamagedError: it is not such an object.
-        StoreError: it cannot be read.
+        StoreError: it cannot be read, or others could have written it.
     """
     try:
         with open(path, "rb") as file:
+            refuse_foreign(path, path, os.fstat(file.fileno()))
             data = file.read()
     except FileNotFoundError:
         return {}
