@@ -241,6 +241,9 @@ class Runner:
         try:
             program = shell.encode("utf-8", "surrogateescape")
             line = command.encode("utf-8", "surrogateescape")
+            if line[:1] in (b"-", b"+"):
+                # A shell would take it for options.
+                line = b" " + line
             argv = [program, b"-c", line]
             environ = dict(self._environ)
             for name, value in variables.items():
