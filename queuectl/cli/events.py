@@ -80,8 +80,14 @@ class Reporter:
             step = _step(event)
             if step:
                 self._say(self._err, Words("🔍", step))
-        if event.kind in _STEPS or self._is_left_out(event):
-            return
+        if event.kind not in _STEPS and not self._is_left_out(event):
+            self._tell(event)
+        job = event.job
+        if event.kind == EventKind.INTERRUPTED and job is not None and job.interruptions > 1:
+            text = f" was interrupted {job.interruptions} times: it outlives the runs of start"
+            self._say(self._err, Words("⚠️", "Job ", job, f" ({short_id(job.id)}){text}"))
+
+    def _tell(self, event: Event) -> None:
         if event.kind == EventKind.WARNING:
             self._say(self._err, _warning(event))
         elif self._as_json:
@@ -91,10 +97,6 @@ class Reporter:
                 # Over the ^C that the terminal shows.
                 self._out.draw("\r")
             self._say(self._out, self._describe(event))
-        job = event.job
-        if event.kind == EventKind.INTERRUPTED and job is not None and job.interruptions > 1:
-            text = f" was interrupted {job.interruptions} times: it outlives the runs of start"
-            self._say(self._err, Words("⚠️", "Job ", job, f" ({short_id(job.id)}){text}"))
 
     def _is_left_out(self, event: Event) -> bool:
         if event.kind == EventKind.STOPPING and event.detail == "0":
