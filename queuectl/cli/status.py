@@ -45,7 +45,7 @@ def status(session: Session) -> None:
         if workers:
             _print_workers(screen, manager, workers)
         output.line(screen.say("📁", f"Store: {screen.text(as_utf8(manager.store.url))}"))
-        if counts.pending + counts.failed and not workers:
+        if counts.pending + counts.failed + counts.processing and not workers:
             output.line(screen.paint("no workers running: queuectl start", "yellow"))
 
 
