@@ -104,7 +104,9 @@ def test_what_is_stored_is_utf_8_whatever_the_locale(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["list"], ["list", "--json"], ["logs", "big"], ["--help"]], ids=" ".join
+    "words",
+    [["list"], ["list", "--json"], ["logs", "big"], ["--help"], ["--version"]],
+    ids=" ".join,
 )
 def test_a_reader_that_goes_away_ends_it_silently(words: List[str], cli: Cli) -> None:
     with queue_of(cli) as queue:
@@ -113,7 +115,7 @@ def test_a_reader_that_goes_away_ends_it_silently(words: List[str], cli: Cli) ->
         queue.enqueue_many([NewJob("x" * 10000, cwd="/")] * 50)
     process = cli.spawn(*words, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    if words != ["--help"]:
+    if words not in (["--help"], ["--version"]):
         # More than this fits into no pipe.
         assert process.stdout.read(10)
     process.stdout.close()
@@ -125,7 +127,7 @@ def test_a_reader_that_goes_away_ends_it_silently(words: List[str], cli: Cli) ->
 def test_a_full_disk_behind_the_output(cli: Cli) -> None:
     with queue_of(cli) as queue:
         queue.enqueue("x")
-    for words in (["list"], ["status"]):
+    for words in (["list"], ["status"], ["--help"], ["list", "--help"], ["--version"]):
         with open("/dev/full", "wb") as full:
             process = cli.spawn(*words, stdout=full)
             process.finish(1)
