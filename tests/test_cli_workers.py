@@ -105,6 +105,18 @@ def test_quiet_warns_of_a_job_that_outlives_its_runs(cli: Cli) -> None:
     ]
 
 
+def test_the_stop_line_names_the_grace_of_now(cli: Cli) -> None:
+    enqueue(cli, "sleep 55006")
+    process = cli.spawn("start")
+    wait_until(lambda: cli.processes("sleep 55006"))
+    with queue_of(cli) as queue:
+        queue.configure("shutdown_grace", "47s")
+    process.terminate()
+    process.expect("Stopping: 1 job has up to 47s; ")
+    process.terminate()
+    process.finish(128 + signal.SIGTERM)
+
+
 def test_quiet_tells_of_what_is_wrong_only(cli: Cli) -> None:
     enqueue(cli, "true", "exit 3")
     done = cli.run("start", "--drain", "--quiet", check=0)

@@ -46,15 +46,24 @@ class Reporter:
     """Tells what happens.
 
     Args:
-        settings: for the level of detail and the time of grace.
+        settings: for the level of detail.
+        grace: returns how many seconds running jobs have; asked when it is told.
         quiet: whether only what is wrong is told.
         as_json: whether events are told as JSON, one a line.
         bar: whether a progress bar is drawn at standard error.
     """
 
-    def __init__(self, settings: Settings, *, quiet: bool, as_json: bool, bar: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        grace: Callable[[], float],
+        *,
+        quiet: bool,
+        as_json: bool,
+        bar: bool,
+    ) -> None:
         self._level = settings["log_level"]
-        self._grace = settings["shutdown_grace"]
+        self._grace = grace
         self._quiet = quiet
         self._as_json = as_json
         self._out = Lines(1, output.screen(sys.stdout), bar and output.is_terminal())
@@ -108,7 +117,7 @@ class Reporter:
         if event.kind == EventKind.STARTED:
             return Words("🔧", f"{event.who} started")
         if event.kind == EventKind.STOPPING:
-            return Words("🛑", _stopping(event.detail, self._grace))
+            return Words("🛑", _stopping(event.detail, self._grace()))
         if event.kind == EventKind.STOPPED or event.job is None:
             return Words("🛑", "Workers stopped")
         return _STORIES[_kind_for_job(event)](event.job, event)
