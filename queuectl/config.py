@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 from queuectl import clock
 from queuectl.errors import InvalidValueError
 from queuectl.retry import RetryPolicy
+from queuectl.text import as_utf8
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING")
 MAX_WORKERS = 1024
@@ -199,7 +200,7 @@ class Settings:
     @staticmethod
     def _checked(entry: Setting, text: str, where: str) -> Any:
         try:
-            return entry.read(text)
+            return entry.read(as_utf8(text))
         except InvalidValueError as error:
             raise InvalidValueError(f"{where}: {error}") from error
 

@@ -27,6 +27,7 @@ from queuectl.errors import (
 )
 from queuectl.job import Job, JobState
 from queuectl.store.base import Counts, Lost, Member, Notice, Store
+from queuectl.text import as_utf8
 
 NO_LIMIT = math.inf
 """The timeout of a new job that may run for ever, whatever the setting says."""
@@ -386,7 +387,7 @@ def current_folder() -> str:
     named = os.environ.get("PWD", "")
     try:
         if os.path.isabs(named) and os.path.samefile(named, here):
-            return named
+            return as_utf8(named)
     except OSError:
         pass
-    return here
+    return as_utf8(here)

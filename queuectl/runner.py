@@ -239,18 +239,23 @@ class Runner:
             (os.POSIX_SPAWN_DUP2, lent, 2),
         ]
         try:
-            argv = [os.fsencode(shell), b"-c", command.encode("utf-8", "surrogateescape")]
+            program = shell.encode("utf-8", "surrogateescape")
+            line = command.encode("utf-8", "surrogateescape")
+            if line[:1] in (b"-", b"+"):
+                # A shell would take it for options.
+                line = b" " + line
+            argv = [program, b"-c", line]
             environ = dict(self._environ)
             for name, value in variables.items():
                 environ[os.fsencode(name)] = os.fsencode(value)
             environ[b"PWD"] = folder
             try:
-                return os.posix_spawn(shell, argv, environ, file_actions=actions, **self._options)
+                return os.posix_spawn(program, argv, environ, file_actions=actions, **self._options)
             except NotImplementedError:
                 # Python was built for an old C library. All promises hold without a session too.
                 del self._options["setsid"]
                 self._options["setpgroup"] = 0
-                return os.posix_spawn(shell, argv, environ, file_actions=actions, **self._options)
+                return os.posix_spawn(program, argv, environ, file_actions=actions, **self._options)
         except (OSError, ValueError) as error:
             raise _NotStartedError(f"Shell {shell}", error, _SHELL_ERRORS) from error
 

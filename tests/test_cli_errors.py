@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
+from pathlib import Path
 from typing import List
 
 import pytest
@@ -150,6 +152,19 @@ def test_settings_that_do_not_parse(cli: Cli) -> None:
         assert said.startswith(f"store damaged: {settings} at byte 1: ")
     assert settings.read_text() == "{max_retries: 3}"
     assert job_file(cli) == before
+
+
+def test_output_that_cannot_be_read(cli: Cli) -> None:
+    store_with_a_job(cli)
+    with queue_of(cli) as queue:
+        path = Path(queue.store.kept_output("job", 1))
+    path.mkdir(parents=True)
+    for said in complaints(cli, 3, ["logs", "job"], ["show", "job"]):
+        assert said == f"cannot read {path}: it is not a file"
+    shutil.rmtree(cli.store / "logs")
+    (cli.store / "logs").write_text("")
+    for said in complaints(cli, 3, ["logs", "job"], ["show", "job"]):
+        assert said == f"cannot read {path}: Not a directory"
 
 
 def test_a_full_disk(cli: Cli) -> None:

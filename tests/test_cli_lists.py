@@ -284,6 +284,13 @@ def test_status_is_the_same_in_a_pipe_and_at_a_terminal(
     assert shown.text == STATUS + rest
 
 
+def test_status_asks_for_workers_when_a_job_lost_its_own(cli: Cli) -> None:
+    with queue_of(cli) as queue:
+        queue.enqueue("x")
+        claim(queue)
+    assert cli.run("status", check=0).stdout.endswith("\nno workers running: queuectl start\n")
+
+
 def test_status_of_an_empty_store_does_not_ask_for_workers(cli: Cli) -> None:
     with queue_of(cli):
         pass

@@ -78,8 +78,35 @@ def test_other_encodings(cli: Cli) -> None:
     assert json.loads(cli.run_bytes("list", "--json", env=env, check=0).stdout)[0]["id"] == "job"
 
 
+def test_what_is_stored_is_utf_8_whatever_the_locale(cli: Cli) -> None:
+    """The folder, the store, the shell: under one locale written, under another one used."""
+    folder = cli.folder / "é"
+    folder.mkdir()
+    cli.store = folder / "store"
+    shell = folder / "shell"
+    shell.symlink_to("/bin/sh")
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    named = {**plain, "PWD": str(folder)}
+    command = "echo 'é'; pwd; echo $QUEUECTL_STORE"
+    job = cli.json("enqueue", command, "--id", "job", cwd=folder, env=named)
+    assert job["cwd"] == str(folder)
+    unnamed = {**plain, "PWD": None}
+    assert cli.json("enqueue", "true", cwd=folder, env=unnamed)["cwd"] == str(folder)
+    assert cli.json("config", "set", "shell", shell, env=plain) == {"shell": str(shell)}
+    by_variable = {**plain, "QUEUECTL_SHELL": str(shell)}
+    assert cli.json("config", "get", "shell", env=by_variable) == {"shell": str(shell)}
+    assert cli.json("status", env=plain)["store"] == str(cli.store)
+    begin = cli.run("start", "--json", "--drain", env=plain, check=0).stdout.splitlines()[0]
+    assert json.loads(begin)["store"] == str(cli.store)
+    assert cli.run("logs", "job", check=0).stdout == f"é\n{folder}\n{cli.store}\n"
+    shown = cli.json("show", "job", env=plain)
+    assert shown["output"].startswith(f"{cli.store}/logs/")
+
+
 @pytest.mark.parametrize(
-    "words", [["list"], ["list", "--json"], ["logs", "big"], ["--help"]], ids=" ".join
+    "words",
+    [["list"], ["list", "--json"], ["logs", "big"], ["--help"], ["--version"]],
+    ids=" ".join,
 )
 def test_a_reader_that_goes_away_ends_it_silently(words: List[str], cli: Cli) -> None:
     with queue_of(cli) as queue:
@@ -88,7 +115,7 @@ def test_a_reader_that_goes_away_ends_it_silently(words: List[str], cli: Cli) ->
         queue.enqueue_many([NewJob("x" * 10000, cwd="/")] * 50)
     process = cli.spawn(*words, stdout=subprocess.PIPE)
     assert process.stdout is not None
-    if words != ["--help"]:
+    if words not in (["--help"], ["--version"]):
         # More than this fits into no pipe.
         assert process.stdout.read(10)
     process.stdout.close()
@@ -100,7 +127,7 @@ def test_a_reader_that_goes_away_ends_it_silently(words: List[str], cli: Cli) ->
 def test_a_full_disk_behind_the_output(cli: Cli) -> None:
     with queue_of(cli) as queue:
         queue.enqueue("x")
-    for words in (["list"], ["status"]):
+    for words in (["list"], ["status"], ["--help"], ["list", "--help"], ["--version"]):
         with open("/dev/full", "wb") as full:
             process = cli.spawn(*words, stdout=full)
             process.finish(1)

@@ -17,7 +17,7 @@ from queuectl import clock
 from queuectl.manager import NewJob
 from queuectl.store.base import Member
 from support import Cli, Terminal, wait_until
-from test_cli_support import complaint, queue_of, refusal
+from test_cli_support import complaint, queue_of, refusal, run
 
 F_SETPIPE_SZ = 1031  # Python 3.8 has no name for it.
 STAMP = r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] "
@@ -89,6 +89,32 @@ def test_a_job_that_outlives_its_runs_is_warned_of(cli: Cli) -> None:
         assert "🔁 Job interrupted: sleep 55003 (job-0), back in the queue\n" in process.out
         warning = "Job sleep 55003 (job-0) was interrupted 2 times: it outlives the runs of start\n"
         assert process.err.endswith(warning) == (number == 2)
+
+
+def test_quiet_warns_of_a_job_that_outlives_its_runs(cli: Cli) -> None:
+    enqueue(cli, "sleep 55005")
+    with queue_of(cli) as queue:
+        run(queue, interrupted=True)
+    process = cli.spawn("start", "--quiet")
+    wait_until(lambda: cli.processes("sleep 55005"))
+    cli.run("stop", "--force", check=0)
+    process.finish(0)
+    assert process.out == ""
+    assert told(process.err) == [
+        "⚠️  Job sleep 55005 (job-0) was interrupted 2 times: it outlives the runs of start"
+    ]
+
+
+def test_the_stop_line_names_the_grace_of_now(cli: Cli) -> None:
+    enqueue(cli, "sleep 55006")
+    process = cli.spawn("start")
+    wait_until(lambda: cli.processes("sleep 55006"))
+    with queue_of(cli) as queue:
+        queue.configure("shutdown_grace", "47s")
+    process.terminate()
+    process.expect("Stopping: 1 job has up to 47s; ")
+    process.terminate()
+    process.finish(128 + signal.SIGTERM)
 
 
 def test_quiet_tells_of_what_is_wrong_only(cli: Cli) -> None:

@@ -362,6 +362,12 @@ def test_a_command_is_given_byte_by_byte(bench: Bench) -> None:
     assert bench.output() == "café ".encode() + b"\xff\x80 " + "€".encode()
 
 
+@pytest.mark.parametrize("sign", ["-", "+"])
+def test_a_command_that_looks_like_an_option_is_a_command(bench: Bench, sign: str) -> None:
+    assert bench.run(f"{sign}x || echo no such command").error is None
+    assert bench.output().endswith(b"no such command\n")
+
+
 def test_the_environment_is_that_of_the_runner_and_the_variables(
     tmp_path: Path, bench: Bench
 ) -> None:

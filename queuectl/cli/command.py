@@ -121,7 +121,8 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: List[str]) -> List[str]:
         """Parse the words behind its name."""
-        with _usage_of(ctx):
+        # Parsing prints: help and the version.
+        with _usage_of(ctx), output.writing():
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -152,7 +153,8 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: List[str]) -> List[str]:
         """Parse the words behind its name, up to that of a command."""
-        with _usage_of(ctx):
+        # Parsing prints: help and the version.
+        with _usage_of(ctx), output.writing():
             return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> List[str]:

@@ -12,6 +12,7 @@ from queuectl.cli.command import Group, Session, pass_session
 from queuectl.config import SETTINGS, Setting, Settings, setting
 from queuectl.errors import NoStoreError
 from queuectl.render import row, to_json, visible
+from queuectl.text import as_utf8
 
 
 class Shown(NamedTuple):
@@ -141,6 +142,7 @@ def reset(session: Session, keys: Tuple[str, ...], everything: bool) -> None:
 
 def _set(session: Session, key: str, text: str) -> None:
     entry = setting(key)
+    text = as_utf8(text)
     value = entry.read(text)
     with session.open(create=True) as manager:
         manager.configure(key, text)

@@ -6,7 +6,6 @@ alone would make the command `mkdir`. So several words are refused unless `--` s
 
 from __future__ import annotations
 
-import os
 from typing import Any, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
 
 import click
@@ -17,6 +16,7 @@ from queuectl.cli.intake import Defaults, add_file, parse_json_job, parse_max_re
 from queuectl.job import Job, validate_command, validate_id
 from queuectl.manager import NewJob
 from queuectl.render import to_json
+from queuectl.text import as_utf8
 
 QUOTE = "quote the command, or put -- before it"
 _LITERAL = "queuectl.literal"
@@ -168,23 +168,18 @@ def _request(
         _refuse(QUOTE)
     if literal:
         line = literal[0] if len(literal) == 1 else _joined(literal)
-        return NewJob(validate_command(_text(line)), **given)
+        return NewJob(validate_command(as_utf8(line)), **given)
     if not words:
         _refuse("give a command, or --file")
     if words[0].startswith("{"):
-        return parse_json_job(_text(words[0]), given)
-    return NewJob(validate_command(_text(words[0])), **given)
+        return parse_json_job(as_utf8(words[0]), given)
+    return NewJob(validate_command(as_utf8(words[0])), **given)
 
 
 def _joined(words: List[str]) -> str:
     import shlex
 
     return " ".join(map(shlex.quote, words))
-
-
-def _text(word: str) -> str:
-    """Decode a word of the command line as UTF-8, whatever the locale says."""
-    return os.fsencode(word).decode("utf-8", "surrogateescape")
 
 
 def _refuse(why: str) -> NoReturn:

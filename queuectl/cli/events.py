@@ -46,15 +46,24 @@ class Reporter:
     """Tells what happens.
 
     Args:
-        settings: for the level of detail and the time of grace.
+        settings: for the level of detail.
+        grace: returns how many seconds running jobs have; asked when it is told.
         quiet: whether only what is wrong is told.
         as_json: whether events are told as JSON, one a line.
         bar: whether a progress bar is drawn at standard error.
     """
 
-    def __init__(self, settings: Settings, *, quiet: bool, as_json: bool, bar: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        grace: Callable[[], float],
+        *,
+        quiet: bool,
+        as_json: bool,
+        bar: bool,
+    ) -> None:
         self._level = settings["log_level"]
-        self._grace = settings["shutdown_grace"]
+        self._grace = grace
         self._quiet = quiet
         self._as_json = as_json
         self._out = Lines(1, output.screen(sys.stdout), bar and output.is_terminal())
@@ -80,8 +89,14 @@ class Reporter:
             step = _step(event)
             if step:
                 self._say(self._err, Words("🔍", step))
-        if event.kind in _STEPS or self._is_left_out(event):
-            return
+        if event.kind not in _STEPS and not self._is_left_out(event):
+            self._tell(event)
+        job = event.job
+        if event.kind == EventKind.INTERRUPTED and job is not None and job.interruptions > 1:
+            text = f" was interrupted {job.interruptions} times: it outlives the runs of start"
+            self._say(self._err, Words("⚠️", "Job ", job, f" ({short_id(job.id)}){text}"))
+
+    def _tell(self, event: Event) -> None:
         if event.kind == EventKind.WARNING:
             self._say(self._err, _warning(event))
         elif self._as_json:
@@ -91,10 +106,6 @@ class Reporter:
                 # Over the ^C that the terminal shows.
                 self._out.draw("\r")
             self._say(self._out, self._describe(event))
-        job = event.job
-        if event.kind == EventKind.INTERRUPTED and job is not None and job.interruptions > 1:
-            text = f" was interrupted {job.interruptions} times: it outlives the runs of start"
-            self._say(self._err, Words("⚠️", "Job ", job, f" ({short_id(job.id)}){text}"))
 
     def _is_left_out(self, event: Event) -> bool:
         if event.kind == EventKind.STOPPING and event.detail == "0":
@@ -106,7 +117,7 @@ class Reporter:
         if event.kind == EventKind.STARTED:
             return Words("🔧", f"{event.who} started")
         if event.kind == EventKind.STOPPING:
-            return Words("🛑", _stopping(event.detail, self._grace))
+            return Words("🛑", _stopping(event.detail, self._grace()))
         if event.kind == EventKind.STOPPED or event.job is None:
             return Words("🛑", "Workers stopped")
         return _STORIES[_kind_for_job(event)](event.job, event)

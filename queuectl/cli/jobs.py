@@ -17,6 +17,7 @@ from queuectl.errors import InvalidValueError
 from queuectl.job import SHOWN_FIELDS, Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.render import Screen, elapsed, job_row, local_time, short_id, to_json
+from queuectl.text import as_utf8
 
 _SHOWN_AT_TERMINAL = 50
 _MOST = 10**9
@@ -148,7 +149,7 @@ def show(session: Session, job_id: str) -> None:
         found = open_output(manager, job)
         try:
             if session.json:
-                path = None if found is None else found.path
+                path = None if found is None else as_utf8(found.path)
                 output.line(to_json({**job.to_dict(), "output": path}))
             else:
                 _describe(job, found, output.screen())
@@ -161,7 +162,7 @@ def _describe(job: Job, found: Optional[Output], screen: Screen) -> None:
     output.line(screen.paint(screen.say("📋", f"Job {short_id(job.id)}"), bold=True))
     facts = [(_label(name), _fact(job, name, screen)) for name in SHOWN_FIELDS]
     if found is not None:
-        facts.append(("Output", screen.text(f"{found.path} (run {found.run})")))
+        facts.append(("Output", screen.text(f"{as_utf8(found.path)} (run {found.run})")))
     told = [(label, fact) for label, fact in facts if fact]
     width = max(len(label) for label, _ in told) + 2
     for label, fact in told:

@@ -66,7 +66,7 @@ def write(text: str) -> None:
         BrokenPipeError: nobody reads it any more.
         RequestError: it cannot be written, as to a full disk.
     """
-    with _writing():
+    with writing():
         sys.stdout.write(text)
 
 
@@ -77,14 +77,14 @@ def line(text: str = "") -> None:
 
 def write_bytes(data: bytes) -> None:
     """Write bytes as they are to standard output; raises what `write` does."""
-    with _writing():
+    with writing():
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
 
 
 def flush() -> None:
     """Hand on what was written; raises what `write` does."""
-    with _writing():
+    with writing():
         sys.stdout.flush()
 
 
@@ -113,7 +113,8 @@ def give_up_what_is_left() -> None:
 
 
 @contextlib.contextmanager
-def _writing() -> Iterator[None]:
+def writing() -> Iterator[None]:
+    """Turn what the system says of a write to standard output into what `write` raises."""
     try:
         yield
     except BrokenPipeError:

@@ -8,8 +8,10 @@ asked again whose it is.
 from __future__ import annotations
 
 import os
+import stat
 from typing import List, NamedTuple, Optional
 
+from queuectl.errors import StoreError
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.render import Screen
@@ -42,6 +44,9 @@ def open_output(manager: QueueManager, job: Job, run: Optional[int] = None) -> O
 
     Returns:
         Nothing if there is none.
+
+    Raises:
+        StoreError: it cannot be read.
     """
     if run is not None:
         return _open_run(manager, job, run)
@@ -87,10 +92,16 @@ def _open(run: int, path: str) -> Optional[Output]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
-    if os.fstat(fd).st_size == 0:
-        os.close(fd)
-        return None
-    return Output(run, path, fd)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    status = os.fstat(fd)
+    is_file = stat.S_ISREG(status.st_mode)
+    if is_file and status.st_size:
+        return Output(run, path, fd)
+    os.close(fd)
+    if not is_file:
+        raise StoreError(f"cannot read {path}: it is not a file")
+    return None
 
 
 def _still_writes(manager: QueueManager, job: Job) -> bool:

@@ -13,6 +13,7 @@ from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.render import Screen, elapsed, short_id, to_json
 from queuectl.store.base import Counts, Member
+from queuectl.text import as_utf8
 
 _RULE = "=" * 40
 
@@ -43,8 +44,8 @@ def status(session: Session) -> None:
             output.line(screen.say("⏰", f"Scheduled: {scheduled}"))
         if workers:
             _print_workers(screen, manager, workers)
-        output.line(screen.say("📁", f"Store: {screen.text(manager.store.url)}"))
-        if counts.pending + counts.failed and not workers:
+        output.line(screen.say("📁", f"Store: {screen.text(as_utf8(manager.store.url))}"))
+        if counts.pending + counts.failed + counts.processing and not workers:
             output.line(screen.paint("no workers running: queuectl start", "yellow"))
 
 
@@ -57,7 +58,7 @@ def _record(
         "total": counts.total,
         "scheduled": scheduled,
         "workers": [{key: getattr(worker, key) for key in keys} for worker in workers],
-        "store": manager.store.url,
+        "store": as_utf8(manager.store.url),
     }
 
 

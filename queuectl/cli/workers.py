@@ -17,6 +17,7 @@ from queuectl.errors import NoStoreError, RequestError
 from queuectl.manager import NO_LIMIT, QueueManager
 from queuectl.render import to_json
 from queuectl.store.base import Member
+from queuectl.text import as_utf8
 
 _MARGIN = 5.0
 _LOOK = 0.05
@@ -85,8 +86,15 @@ def start(
         count = settings["worker_count"] if count is None else count
         timeout = None if timeout == NO_LIMIT else timeout
         bar = Bar() if drain and quiet and sys.stderr.isatty() else None
-        report = Reporter(settings, quiet=quiet, as_json=session.json, bar=bar is not None)
-        report.greet(count, timeout, manager.store.url)
+        report = Reporter(
+            settings,
+            # It may be changed while start runs, and is in force at the next stop.
+            lambda: float(manager.last_settings["shutdown_grace"]),
+            quiet=quiet,
+            as_json=session.json,
+            bar=bar is not None,
+        )
+        report.greet(count, timeout, as_utf8(manager.store.url))
         supervisor = Supervisor(
             manager, count=count, timeout=timeout, drain=drain, report=report, progress=bar
         )
