@@ -186,7 +186,8 @@ class Settings:
         for name, entry in SETTINGS.items():
             variable = "QUEUECTL_" + name.upper()
             if environ.get(variable):
-                self._values[name] = (self._checked(entry, environ[variable], variable), variable)
+                text = as_utf8(environ[variable])
+                self._values[name] = (self._checked(entry, text, variable), variable)
             elif name in stored:
                 text = stored[name]
                 self._values[name] = (self._checked(entry, text, "stored settings"), "store")
@@ -200,7 +201,7 @@ class Settings:
     @staticmethod
     def _checked(entry: Setting, text: str, where: str) -> Any:
         try:
-            return entry.read(as_utf8(text))
+            return entry.read(text)
         except InvalidValueError as error:
             raise InvalidValueError(f"{where}: {error}") from error
 
