@@ -67,7 +67,7 @@ class Job:
         worker: the id of the worker that holds it; none unless it is processing.
         started_at: when it was claimed last.
         finished_at: when it completed, died or was cancelled.
-        exit_code: of the last run whose shell ended by itself; set when a run ends.
+        exit_code: of the last run that ended, if its shell did by itself.
         interruptions: how often a shutdown ended a run before its time; up at release.
         cancel_requested: a cancel waits for the current run to end.
         seq: its place in the order of enqueueing; given by the store, not shown.
@@ -260,7 +260,7 @@ def release(job: Job, now: float) -> Job:
     count = job.interruptions + 1
     error = "Interrupted at shutdown" + (f" ({count} times)" if count > 1 else "")
     if job.cancel_requested:
-        return _cancelled(job, now, last_error=error, interruptions=count)
+        return _cancelled(job, now, last_error=error, interruptions=count, exit_code=None)
     return _changed(
         job,
         now,
@@ -269,6 +269,7 @@ def release(job: Job, now: float) -> Job:
         attempts=job.attempts - 1,
         interruptions=count,
         last_error=error,
+        exit_code=None,
     )
 
 

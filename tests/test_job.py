@@ -107,11 +107,12 @@ TABLE: List[Any] = [
         },
     ),
     (
-        processing(interruptions=2),
+        processing(interruptions=2, exit_code=3),
         "release",
         "pending",
         {
             "worker": None,
+            "exit_code": None,
             "attempts": 0,
             "interruptions": 3,
             "last_error": "Interrupted at shutdown (3 times)",

@@ -175,8 +175,9 @@ def test_cron_lines_work_in_the_bare_environment_of_cron(cli: Cli) -> None:
     }
     for entry in entries:
         assert "%" not in entry.replace(r"\%", ""), "cron takes it for a newline"
-        command = entry.replace(r"\%", "%").replace("/tmp/", f"{cli.folder}/")
+        command = entry.replace(r"\%", "%")
         command = command.replace("/home/you/.local/bin/queuectl", queuectl)
+        command = command.replace("/home/you/.queuectl.lock", f"{cli.folder}/lock")
         done = subprocess.run(
             ["/bin/sh", "-c", command],
             env=environ,

@@ -88,7 +88,8 @@ def purge(session: Session, job_ids: Tuple[str, ...], everything: bool) -> None:
     """Delete dead jobs and what they printed, for good.
 
     ID may be the first characters of an id, at least four. Either all of the
-    jobs are deleted or, if there is none of an id or it is not dead, none.
+    jobs are deleted or, if there is none of an id or it is not dead, none. Their
+    command lines are left in the job file until start rewrites it.
 
     Example:
       queuectl dlq purge nightly
