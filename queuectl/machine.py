@@ -42,6 +42,14 @@ def host() -> str:
     return os.uname().nodename
 
 
+def was_given(name: str) -> bool:
+    """Whether this program was started with a variable; yes where the kernel does not tell."""
+    if not _HAS_PROC:
+        return True
+    start = os.fsencode(name) + b"="
+    return any(entry.startswith(start) for entry in _read("/proc/self/environ").split(b"\0"))
+
+
 def open_descriptors() -> Set[int]:
     """This process's open descriptors."""
     try:

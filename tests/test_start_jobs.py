@@ -38,6 +38,27 @@ def test_a_job_that_is_changed_while_it_runs_ends_by_what_it_is_then(
     assert start.err == ""
 
 
+def test_a_job_can_stop_the_workers_that_run_it(cli: Cli) -> None:
+    queue = Queue(cli)
+    queue.add("queuectl stop", id="last")
+    queue.add("true", id="next")
+    queue.start().finish(0, timeout=15.0)
+    job = queue.job("last")
+    assert (job.state, job.interruptions) == ("completed", 0)
+    assert queue.job("next").runs == 0
+
+
+def test_a_job_finds_no_locale_that_start_was_not_given(cli: Cli) -> None:
+    queue = Queue(cli)
+    queue.add("env", id="job")
+    bare = {name: None for name in os.environ if name.startswith("LC_") or name == "LANG"}
+    cli.run("start", "--drain", env={**bare, "LC_ALL": None}, check=0)
+    assert "LC_CTYPE=" not in queue.logs("job")
+    queue.add("env", id="given")
+    cli.run("start", "--drain", env={**bare, "LC_ALL": None, "LC_CTYPE": "C.UTF-8"}, check=0)
+    assert "LC_CTYPE=C.UTF-8" in queue.logs("given")
+
+
 # ---- What they find ----
 
 

@@ -185,7 +185,7 @@ class Group(click.Group):
         if command is None and not ctx.resilient_parsing:
             import difflib
 
-            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            near = difflib.get_close_matches(name.lower(), self.list_commands(ctx), n=1)
             hint = f": did you mean {near[0]}?" if near else ""
             raise click.UsageError(f"no such command {name!r}{hint}", ctx)
         return name, command, args[1:]

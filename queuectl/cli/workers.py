@@ -112,7 +112,8 @@ def stop(session: Session, force: bool) -> None:
 
     Running jobs may go on for the setting shutdown_grace, then they are ended and
     go back to the queue. Ends with 1 if something still runs when that time and
-    some more is over. It is no error if nothing runs.
+    some more is over. It is no error if nothing runs. A job that stops its own
+    workers does not wait for them, as they wait for it.
 
     Example:
       queuectl stop
@@ -149,15 +150,25 @@ def _stop(
         output.flush()
     deadline = time.monotonic() + grace + settings["kill_grace"] + _MARGIN
     left, deaf = dict(asked), dict(asked)
+    is_job = _is_job_of(manager)
     while left and time.monotonic() < deadline:
         for member_id in list(deaf):
             if manager.store.ask_to_stop(member_id, force):
                 del deaf[member_id]
+        if is_job and not deaf:
+            # They wait for this very job to end.
+            return list(asked.values()), []
         time.sleep(_LOOK)
         living = {member.id for member in manager.members("supervisor")}
         left = {member_id: member for member_id, member in left.items() if member_id in living}
         deaf = {member_id: member for member_id, member in deaf.items() if member_id in left}
     return list(asked.values()), list(left.values())
+
+
+def _is_job_of(manager: QueueManager) -> bool:
+    """Whether this process belongs to a job of this store."""
+    store = os.environ.get("QUEUECTL_STORE", "")
+    return "QUEUECTL_JOB_ID" in os.environ and os.path.realpath(store) == manager.store.url
 
 
 @click.group(cls=Group, hidden=True, short_help="The same as start and stop.")
