@@ -10,7 +10,7 @@ import time
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
 
@@ -51,6 +51,14 @@ class Child:
 
     def finish(self, code: int = 0, timeout: float = 30.0) -> None:
         """Wait for its end; it must have ended by itself, with this code."""
+        ended, said = self.end(timeout)
+        assert ended == code, said
+
+    def end(self, timeout: float = 30.0) -> Tuple[int, str]:
+        """Wait for its end.
+
+        Return its exit code, negative if it was a signal, and its traceback if it failed.
+        """
         try:
             wait_for(self.has_ended, timeout)
         except AssertionError:
@@ -63,7 +71,7 @@ class Child:
         os.close(self._failure)
         status = self._status
         ended = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-        assert ended == code, said.decode()
+        return ended, said.decode()
 
     def has_ended(self) -> bool:
         """Whether it is over."""
