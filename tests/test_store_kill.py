@@ -79,7 +79,7 @@ def retry(store: FileStore) -> None:
 ALL_CASES = {
     **CASES,
     "add without an id": Case(some_jobs, lambda store: store.add([new_job("x")])),
-    "add many": Case(some_jobs, lambda store: add(store, *(f"x{n}" for n in range(500)))),
+    "add many": Case(some_jobs, lambda store: add(store, *(f"x{n}" for n in range(20)))),
     "rescue": Case(a_dead_worker, rescue, rescue_whom_others_left),
     "retry": Case(a_dead_job, retry),
     "purge": Case(a_dead_job, lambda store: store.remove(list(store.select(["dead"])))),
@@ -180,10 +180,10 @@ def test_killed_before_a_call_that_matters(case: Case) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("case", ALL_CASES.values(), ids=ALL_CASES)
-def test_killed_before_any_call(case: Case) -> None:
-    assert kill_everywhere(case, set()) > 20
+@pytest.mark.parametrize("name", ["create", "claim with done", "rewrite with a history"])
+def test_killed_before_any_call(name: str) -> None:
+    """Also before those that change nothing, in one case of each way to write."""
+    assert kill_everywhere(ALL_CASES[name], set()) > 20
 
 
 COMMANDS = {
