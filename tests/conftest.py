@@ -10,7 +10,6 @@ import hypothesis
 import pytest
 
 import support
-import tracing
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("queuectl", deadline=None, print_blob=True)
@@ -70,11 +69,3 @@ def cli(tmp_path: Path, mark: str) -> Iterator[support.Cli]:
 def terminal(cli: support.Cli) -> Callable[..., support.Terminal]:
     """Starts queuectl, or another `program`, at a terminal: `support.Cli.terminal`."""
     return cli.terminal
-
-
-@pytest.fixture
-def strace() -> None:
-    """For a test that needs strace: skips it where there is none."""
-    reason = tracing.missing()
-    if reason is not None:
-        pytest.skip(reason)

@@ -17,6 +17,7 @@ from typing import List, Set, Tuple
 
 import pytest
 
+import tracing
 from queuectl import clock, machine
 from queuectl import job as rules
 from queuectl.store.base import Member
@@ -74,6 +75,14 @@ def rescue_whom_others_left(store: FileStore) -> None:
 
 def retry(store: FileStore) -> None:
     store.save([rules.retry(job, NOW) for job in store.select(["dead"])])
+
+
+@pytest.fixture
+def strace() -> None:
+    """Skips the tests where there is no strace."""
+    reason = tracing.missing()
+    if reason is not None:
+        pytest.skip(reason)
 
 
 ALL_CASES = {
