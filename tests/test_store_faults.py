@@ -124,12 +124,19 @@ class TestFailedFsync:
         store = disk.open()
         add(store, "a")
         size = disk.jobs.stat().st_size
-        add(store, "b")
+
+        def act() -> None:
+            own = FileStore(str(disk.path))
+            spoil("fdatasync", errno.EIO, 1)
+            with pytest.raises(OutcomeUnknownError):
+                add(own, "b")
+
+        Child(act).finish()
+        assert disk.unsynced.exists()
         disk.close()
         with disk.jobs.open("r+b") as file:
             file.seek(size)
             file.write(b"\0" * 30)
-        disk.unsynced.touch()
         add(disk.open(), "c")
         assert ids(shown(disk)) == ["c", "a"]
         assert len(disk.torn) == 1

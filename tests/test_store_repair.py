@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, List
 from zlib import crc32
 
 import pytest
@@ -100,6 +100,37 @@ class TestReboot:
                     act(disk.open())
             assert disk.torn == []
             assert disk.jobs.stat().st_size == len(data)
+
+    def test_nor_is_it_cut_because_a_disk_failed_since(self, disk: Disk) -> None:
+        add(disk.open(), "a", "b")
+        data = disk.jobs.read_bytes()
+        at = data.index(b'"b"')
+        disk.jobs.write_bytes(data[:at] + b"X" + data[at + 1 :])
+        disk.unsynced.touch()
+        with pytest.raises(DamagedError):
+            disk.open().add([new_job("x")])
+        assert (disk.torn, disk.jobs.stat().st_size) == ([], len(data))
+
+    def test_a_torn_tail_is_cut_once_the_disk_holds_its_copy_and_the_name(
+        self, sample: Sample, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        done: List[str] = []
+        fsync, ftruncate = os.fsync, os.ftruncate
+
+        def note_sync(fd: int) -> None:
+            fsync(fd)
+            is_folder = os.path.samestat(os.fstat(fd), os.stat(disk.path))
+            done.append("folder" if is_folder else "copy")
+
+        def note_cut(fd: int, length: int) -> None:
+            ftruncate(fd, length)
+            done.append("cut")
+
+        disk.put(sample.data + b"half")
+        monkeypatch.setattr(os, "fsync", note_sync)
+        monkeypatch.setattr(os, "ftruncate", note_cut)
+        disk.open().claim("w", NOW, HORIZON)
+        assert done == ["copy", "folder", "cut"]
 
     def test_behind_what_was_acknowledged_it_is(self, disk: Disk) -> None:
         store = disk.open()

@@ -30,7 +30,7 @@ from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence
 from zlib import crc32
 
 from queuectl.errors import DamagedError, OutcomeUnknownError, StoreError
-from queuectl.store.disk import copy_range, failure, sync_data
+from queuectl.store.disk import copy_range, failure, sync_data, sync_folder
 
 FORMAT = 1
 FEATURES: Tuple[str, ...] = ()
@@ -249,6 +249,7 @@ class Journal:
             try:
                 copy_range(self.fd, kept, self.end, size)
                 os.fsync(kept)
+                sync_folder(os.path.dirname(keep_as))
             except OSError:
                 # On a full disk every writer tries this again: the half copies must not add up.
                 os.unlink(keep_as)

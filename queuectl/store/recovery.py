@@ -28,7 +28,7 @@ from queuectl.store.journal import REASON, Commit, Journal
 Cut = Callable[[Journal, str], None]
 """Cuts what follows the last commit, which is put into words."""
 
-LOST = "an end that the disk did not hold when the machine went down"
+_LOST = "an end that the disk did not hold"
 
 
 class _Note(NamedTuple):
@@ -45,7 +45,7 @@ def is_checked(folder: StoreFolder) -> bool:
 
 
 def cut_lost(folder: StoreFolder, journal: Journal, cut: Cut) -> Optional[Commit]:
-    """Under the lock, cut off what a loss of power spoiled.
+    """Under the lock, cut off what a loss of power or a failing disk spoiled.
 
     Returns:
         The commit that is the last one now; nothing if nothing had to be cut.
@@ -64,7 +64,7 @@ def cut_lost(folder: StoreFolder, journal: Journal, cut: Cut) -> Optional[Commit
     if good.number < (journal.tail().number if note is None else note.commit):
         raise DamagedError(journal.path, good.end, REASON)
     journal.go_to(good)
-    cut(journal, LOST)
+    cut(journal, _LOST)
     return good
 
 
@@ -103,17 +103,12 @@ def is_unsynced(folder: StoreFolder) -> bool:
 
 def replace_unsynced(folder: StoreFolder, journal: Journal, cut: Cut) -> None:
     """Under the lock, copy the file to a new one, which the disk has never refused anything of."""
-    good = journal.last_good()
-    if good is None:
-        raise DamagedError(journal.path, journal.header_end, "there is no whole commit")
-    if good.end < os.fstat(journal.fd).st_size:
-        journal.go_to(good)
-        cut(journal, LOST)
+    cut_lost(folder, journal, cut)
     try:
         try:
             fd = os.open(folder.copied, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                copy_range(journal.fd, fd, 0, good.end)
+                copy_range(journal.fd, fd, 0, os.fstat(journal.fd).st_size)
                 sync_data(fd)
             finally:
                 os.close(fd)
