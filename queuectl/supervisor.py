@@ -76,7 +76,6 @@ class Supervisor:
         self._signals: List[int] = []
         self._had_terminal = _has_terminal()
         self._hung_up = False
-        self._enrolled = False
         self._exit_code = 0
         self._stopping = False
         self._forced = False
@@ -92,10 +91,13 @@ class Supervisor:
         try:
             self._prepare()
         except _StopEarlyError:
-            self._preparing = False
+            # Wherever that was: so the store is left alone, which notices that we are gone.
+            self._heed_requests()
+            self._report(Event(EventKind.STOPPED, "start"))
+            return self._exit_code
         self._heed_requests()
         self._pool.fill()
-        while not self._pool.is_over:
+        while not self._pool.is_over or self._awaits_rewrite():
             self._step()
         self._finish()
         return self._exit_code
@@ -103,7 +105,6 @@ class Supervisor:
     def _prepare(self) -> None:
         """Do what comes before the first worker; a signal ends it, however long it would take."""
         self._store.enroll(self._member("supervisor", "start", os.getpid()))
-        self._enrolled = True
         self._waiter.register(self._store.listen())
         self._rescues.begin(self._store.lost(thorough=True))
         # Read once, before the fork, so that the workers share it.
@@ -174,6 +175,7 @@ class Supervisor:
         def note(signum: int, frame: object) -> None:
             self._signals.append(signum)
             if self._preparing:
+                self._preparing = False
                 raise _StopEarlyError
 
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -254,10 +256,9 @@ class Supervisor:
 
     def _finish(self) -> None:
         """End what is left: rescues, a rewrite, the membership."""
-        if not self._enrolled:
-            self._report(Event(EventKind.STOPPED, "start"))
-            return
-        self._finish_rewrite()
+        if self._rewriter is not None:
+            self._rewriter.kill()
+            self._rewriter.join()
         deadline = monotonic() + self._manager.last_settings["kill_grace"] + _LAST_RESCUE
         try:
             self._rescues.begin(self._store.lost())
@@ -272,17 +273,11 @@ class Supervisor:
             self._fail(error)
         self._report(Event(EventKind.STOPPED, "start"))
 
-    def _finish_rewrite(self) -> None:
-        """Let a rewrite end, in the time that jobs have: short starts would never get it done."""
-        if self._rewriter is None:
-            return
-        while self._rewriter.exitcode is None and not self._forced:
-            if monotonic() >= self._grace_ends:
-                break
-            self._waiter.wait(min(_TICK, self._grace_ends - monotonic()))
-            self._heed_requests()
-        self._rewriter.kill()
-        self._rewriter.join()
+    def _awaits_rewrite(self) -> bool:
+        """Whether a rewrite may go on, as jobs may: with short starts none would ever be done."""
+        if self._rewriter is None or self._forced or monotonic() >= self._grace_ends:
+            return False
+        return self._rewriter.exitcode is None
 
     def _rewrite_if_due(self) -> None:
         """Rewrite in a process of its own, for it takes longer than a rescue may wait."""

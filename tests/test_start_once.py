@@ -92,18 +92,24 @@ def test_jobs_that_come_and_fail_while_the_store_is_rewritten_are_retried(cli: C
     assert start.err == ""
 
 
+def supersede_many(queue: Queue, job_id: str) -> int:
+    """Write a job's line so often that a rewrite is worth its while; return the file's size."""
+    job_file = queue.cli.store / "jobs.jsonl"
+    journal = Journal(str(job_file))
+    journal.follow()
+    lines = [to_line(queue.job(job_id))] * 110_000
+    journal.append(lines, {**journal.meta, "lines": journal.meta["lines"] + len(lines)})
+    journal.close()
+    return job_file.stat().st_size
+
+
 @pytest.mark.slow
 def test_start_rewrites_the_store_itself_once_that_is_worth_its_while(cli: Cli) -> None:
     queue = Queue(cli)
     queue.add("true", id="first")
     queue.add(HOLD, id="held")
     job_file = cli.store / "jobs.jsonl"
-    journal = Journal(str(job_file))
-    journal.follow()
-    lines = [to_line(queue.job("held"))] * 110_000
-    journal.append(lines, {**journal.meta, "lines": journal.meta["lines"] + len(lines)})
-    journal.close()
-    size = job_file.stat().st_size
+    size = supersede_many(queue, "held")
     start = queue.start("--count", "2")
     wait_until(lambda: job_file.stat().st_size < size / 1000, what="the rewrite")
     queue.wait_for("first", JobState.COMPLETED)
@@ -122,16 +128,10 @@ def test_a_drain_lets_the_rewrite_that_it_began_end(cli: Cli) -> None:
     """A cron line that starts nothing longer would else never get it done."""
     queue = Queue(cli)
     queue.add("true", id="first")
-    job_file = cli.store / "jobs.jsonl"
-    journal = Journal(str(job_file))
-    journal.follow()
-    lines = [to_line(queue.job("first"))] * 110_000
-    journal.append(lines, {**journal.meta, "lines": journal.meta["lines"] + len(lines)})
-    journal.close()
-    size = job_file.stat().st_size
+    size = supersede_many(queue, "first")
     queue.drain()
     assert queue.job("first").state == JobState.COMPLETED
-    assert job_file.stat().st_size < size / 1000
+    assert (cli.store / "jobs.jsonl").stat().st_size < size / 1000
 
 
 @pytest.mark.slow
