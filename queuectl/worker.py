@@ -163,9 +163,11 @@ class Worker:
         while True:
             try:
                 self._runner.keep()
-                job = self._manager.claim(self._member.id, done, self._wants_job)
-            except ConflictError:
-                done = self._follow_from_newest(done)
+                try:
+                    job = self._manager.claim(self._member.id, done, self._wants_job)
+                except ConflictError:
+                    done = self._follow_from_newest(done)
+                    continue
             except (OSError, StoreError, StoreLockedError) as error:
                 self._wait_after(error)
                 if self._is_stopping():
@@ -187,10 +189,11 @@ class Worker:
         """Save the last result, if there is one, for as long as a shutdown allows to try."""
         while done is not None:
             try:
-                self._store.save([done], durable=False)
-            except ConflictError:
-                done = self._follow_from_newest(done)
-                continue
+                try:
+                    self._store.save([done], durable=False)
+                except ConflictError:
+                    done = self._follow_from_newest(done)
+                    continue
             except (StoreError, StoreLockedError) as error:
                 if monotonic() >= self._end_jobs_at:
                     raise
@@ -202,9 +205,11 @@ class Worker:
 
     def _follow_from_newest(self, done: Optional[Job]) -> Optional[Job]:
         """Conclude anew on a job that was changed while it ran; nothing if its claim is over."""
-        now = None if done is None else self._store.get(done.id)
-        if now is not None and (now.seq, now.runs, now.worker) == self._claim_held:
-            return self._conclude(now)
+        if done is not None:
+            now = self._store.get(done.id)
+            claim = (done.seq, done.runs, self._member.id)
+            if now is not None and (now.seq, now.runs, now.worker) == claim:
+                return self._conclude(now)
         self._say(EventKind.WARNING, done, "its result came too late and was dropped")
         return None
 
@@ -256,7 +261,6 @@ class Worker:
         except OSError as error:
             outcome = Outcome(f"No file for the output: {error.strerror}", None, None)
         self._ran = monotonic() - began
-        self._claim_held = (job.seq, job.runs, job.worker)
         self._outcome = outcome
         return self._conclude(job)
 

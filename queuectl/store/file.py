@@ -81,8 +81,8 @@ class FileStore(Store):
                 # Taken out, so that one that is given twice is not found again.
                 if lines.pop(job_id.encode(), b"") is not None:
                     raise DuplicateIdError(job_id)
-                # A purge that died left the output of another job of this id.
-                self._folder.drop_logs(job_id)
+            # A purge that died left the output of other jobs of these ids.
+            self._folder.drop_logs(given_ids)
             first = self._file.journal.meta["seq"] + 1
             added = [replace(job, seq=first + number) for number, job in enumerate(jobs)]
             self._file.append([to_line(job) for job in added], [None] * len(added), added)
@@ -168,8 +168,7 @@ class FileStore(Store):
         self._file.writing_newest([job.id for job in jobs], write)
         self._file.sync()
         try:
-            for job in jobs:
-                self._folder.drop_logs(job.id)
+            self._folder.drop_logs(job.id for job in jobs)
         except StoreError as error:
             # They are removed all the same.
             self._notice(str(error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Optional
+from typing import Iterable, Optional
 from zlib import crc32
 
 from queuectl.errors import StoreError
@@ -80,22 +80,23 @@ class StoreFolder:
             self.logs, f"{crc32(job_id.encode()) & 0xFF:02x}", f"{job_id}.{run}.log"
         )
 
-    def drop_logs(self, job_id: str) -> None:
-        """Remove all output that is kept of a job.
+    def drop_logs(self, job_ids: Iterable[str]) -> None:
+        """Remove all output that is kept of some jobs; each folder is listed once.
 
         Raises:
             StoreError: it cannot be removed.
         """
-        folder = os.path.dirname(self.log(job_id, 0))
-        try:
-            for name in os.listdir(folder):
-                start, run, end = name[: len(job_id) + 1], name[len(job_id) + 1 : -4], name[-4:]
-                if start == f"{job_id}." and run.isdigit() and end == ".log":
-                    os.unlink(os.path.join(folder, name))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise StoreError(f"cannot remove output in {folder}: {error.strerror}") from error
+        dropped = set(job_ids)
+        for folder in sorted({os.path.dirname(self.log(job_id, 0)) for job_id in dropped}):
+            try:
+                for name in os.listdir(folder):
+                    job_id, _, run = name[: -len(".log")].rpartition(".")
+                    if job_id in dropped and run.isdigit():
+                        os.unlink(os.path.join(folder, name))
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise StoreError(f"cannot remove output in {folder}: {error.strerror}") from error
 
     def torn(self, moment: str) -> str:
         """A name, not used yet, for the file that keeps what is cut off the job file."""
