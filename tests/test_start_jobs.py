@@ -46,6 +46,9 @@ def test_a_job_can_stop_the_workers_that_run_it(cli: Cli) -> None:
     job = queue.job("last")
     assert (job.state, job.interruptions) == ("completed", 0)
     assert queue.job("next").runs == 0
+    # They have not when it ends.
+    assert "Stopping process" in queue.logs("last")
+    assert "Workers stopped" not in queue.logs("last")
 
 
 def test_a_job_finds_no_locale_that_start_was_not_given(cli: Cli) -> None:

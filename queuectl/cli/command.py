@@ -99,6 +99,13 @@ def _usage_of(context: click.Context) -> Iterator[None]:
         raise click.UsageError(str(error), context) from error
 
 
+@contextlib.contextmanager
+def _parsing(context: click.Context) -> Iterator[None]:
+    """While words are parsed, which also prints: help and the version."""
+    with _usage_of(context), output.writing():
+        yield
+
+
 def _keep_examples(text: Optional[str]) -> Optional[str]:
     """Mark the examples in a help text, so that Click leaves their lines alone."""
     mark = "\b\nExample:\n"
@@ -121,8 +128,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: List[str]) -> List[str]:
         """Parse the words behind its name."""
-        # Parsing prints: help and the version.
-        with _usage_of(ctx), output.writing():
+        with _parsing(ctx):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -153,8 +159,7 @@ class Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: List[str]) -> List[str]:
         """Parse the words behind its name, up to that of a command."""
-        # Parsing prints: help and the version.
-        with _usage_of(ctx), output.writing():
+        with _parsing(ctx):
             return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> List[str]:

@@ -121,15 +121,16 @@ def stop(session: Session, force: bool) -> None:
     try:
         with session.open() as manager:
             asked, left = _stop(session, manager, force)
+            is_job = _is_job_of(manager)
     except NoStoreError:
-        asked, left = [], []
+        asked, left, is_job = [], [], False
     stopped = [member for member in asked if member not in left]
     if session.json:
         keys = ("id", "pid", "host", "started_at")
         output.line(to_json([{key: getattr(member, key) for key in keys} for member in stopped]))
     elif not asked:
         output.line("no workers running")
-    elif not left:
+    elif not left and not is_job:
         output.line(output.screen().say("🛑", "Workers stopped"))
     if left:
         names = ", ".join(f"process {member.pid} on {member.host}" for member in left)
