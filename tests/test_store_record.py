@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from queuectl import job as rules
 from queuectl.job import Job, JobState
 from queuectl.store.journal import Commit
-from queuectl.store.record import HEADS, from_line, is_purged, purged_line, to_line
+from queuectl.store.record import HEADS, from_line, none_if_purged, purged_line, to_line
 from queuectl.store.rewrite import is_worthwhile
 from queuectl.testing.common import NOW
 
@@ -60,8 +60,8 @@ def test_its_beginning_says_what_scheduling_needs(job: Job) -> None:
     match = HEADS.match(purged_line(job))
     assert match is not None
     assert match.groups() == (job.id.encode(), b"%d" % job.seq, b"purged", None)
-    assert is_purged(purged_line(job))
-    assert not is_purged(line)
+    assert none_if_purged(purged_line(job)) is None
+    assert none_if_purged(line) == line
 
 
 @given(JOBS)

@@ -36,8 +36,8 @@ from queuectl.store.folder import StoreFolder
 from queuectl.store.index import Index
 from queuectl.store.journal import Commit, Journal
 from queuectl.store.lock import StoreLock
-from queuectl.store.record import HEADS
-from queuectl.store.snapshot import Snapshot, none_if_purged
+from queuectl.store.record import HEADS, none_if_purged
+from queuectl.store.snapshot import Snapshot
 
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
+from typing import Optional
 
 from queuectl.job import Job
 
@@ -53,7 +54,7 @@ def from_line(line: bytes) -> Job:
     return job
 
 
-def is_purged(line: bytes) -> bool:
-    """Tell whether a line says that the job is no longer there."""
+def none_if_purged(line: bytes) -> Optional[bytes]:
+    """Return the line, or nothing if it says that the job is no longer there."""
     match = HEADS.match(line)
-    return match is not None and match[3] == PURGED.encode()
+    return None if match is not None and match[3] == PURGED.encode() else line

@@ -17,7 +17,7 @@ from queuectl.errors import DamagedError
 from queuectl.job import Job
 from queuectl.store.disk import failure
 from queuectl.store.journal import REASON, SHORTER, Journal
-from queuectl.store.record import HEADS, PURGED, from_line, is_purged
+from queuectl.store.record import HEADS, PURGED, from_line, none_if_purged
 
 _Bytes = Union[mmap.mmap, bytes]
 _PURGED = PURGED.encode()
@@ -197,8 +197,3 @@ def _encoded(job_id: str) -> bytes:
 
 def _line(data: _Bytes, at: int) -> bytes:
     return data[at : data.find(b"\n", at)]
-
-
-def none_if_purged(line: bytes) -> Optional[bytes]:
-    """Return the line, or nothing if it says that the job is no longer there."""
-    return None if is_purged(line) else line
