@@ -119,7 +119,7 @@ def test_first_command_sets_up_and_runs_a_job(cli: Cli) -> None:
 def test_second_command_installs_the_dev_extra_and_runs_the_tests() -> None:
     (block,) = blocks("bash", "ci:test")
     assert '".[dev]"' in block.text
-    assert "pytest tests/" in block.text
+    assert "pytest -n auto tests/" in block.text
 
 
 def test_lines_of_daily_use(cli: Cli, terminal: Callable[..., Terminal]) -> None:
