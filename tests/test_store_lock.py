@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import signal
 import stat
 import threading
 import time
@@ -53,6 +55,14 @@ def take(path: str, patience: float = 0.05) -> None:
             pass
     finally:
         lock.close()
+
+
+def is_blocked(pid: int) -> bool:
+    """Whether the process sleeps until a lock is free, as far as the kernel tells."""
+    if not os.path.exists("/proc/locks"):
+        return True
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("->" in line and str(pid) in line.split() for line in lines)
 
 
 def adds_up(path: str, number: int, start: Callable[[Callable[[], None]], object]) -> None:
@@ -143,6 +153,51 @@ def test_who_waits_gets_it_soon_after_it_is_free(path: str) -> None:
     waiting.finish()
     assert taken.exists()
     assert time.monotonic() - started < 1
+
+
+class TestWaiting:
+    """Who waits sleeps in the kernel, if the alarm that ends the wait can be his."""
+
+    def test_it_takes_no_looks(self, path: str) -> None:
+        with held(path) as child:
+
+            def wait() -> None:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+                started = time.monotonic()
+                with pytest.raises(StoreLockedError, match=f"for over 0.3s by process {child.pid}"):
+                    take(path, 0.3)
+                assert 0.3 <= time.monotonic() - started < 5
+                assert resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before < 20
+                assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+            Child(wait).finish()
+
+    def test_it_ends_when_the_lock_is_free(self, path: str) -> None:
+        taken = Path(path + ".taken")
+
+        def wait() -> None:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            with StoreLock(path):
+                taken.touch()
+            assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+        with held(path):
+            waiting = Child(wait)
+            wait_for(lambda: is_blocked(waiting.pid))
+        waiting.finish()
+        assert taken.exists()
+
+    def test_an_alarm_of_the_program_is_left_alone(self, path: str) -> None:
+        def wait() -> None:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+            with pytest.raises(StoreLockedError):
+                take(path, 0.05)
+            assert signal.alarm(0) >= 59
+
+        with held(path):
+            Child(wait).finish()
 
 
 def test_the_lock_of_a_process_that_was_killed_is_free(path: str) -> None:

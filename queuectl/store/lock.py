@@ -4,12 +4,18 @@ Both are `flock` locks, which the kernel drops when the last descriptor of an op
 however its processes ended: so no lock is ever stale, and nobody has to break one. A lock belongs
 to the open file, not to the process: after a fork the child must open its own, and must close what
 it inherited without unlocking it, for that would unlock it for the parent too.
+
+Who must wait for the store's lock sleeps in the kernel, which wakes him when it is free: with 32
+workers, looking again and again takes more time than the work itself. The kernel knows no limit of
+time for that, so an alarm ends it. Where the alarm may not be ours (other threads, a program that
+uses it) the wait is a series of looks.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 import time
 from typing import Optional
@@ -174,19 +180,60 @@ class StoreLock:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + self._patience
-        pause = 0.0002
-        while True:
-            if _try_descriptor(self._fd):
-                return
-            # Jitter keeps those who wait from coming back all at once.
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            if time.monotonic() >= deadline:
-                raise StoreLockedError(
-                    f"store locked for over {self._patience:g}s by {_holder(self._path)}: "
-                    f"{self._path}"
-                )
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
+        wait = _wait_in_kernel if _may_use_alarm() else _look_again
+        if not wait(self._fd, self._patience):
+            raise StoreLockedError(
+                f"store locked for over {self._patience:g}s by {_holder(self._path)}: {self._path}"
+            )
+
+
+class _PatienceEndedError(Exception):
+    """The alarm went off."""
+
+
+def _may_use_alarm() -> bool:
+    """Whether nothing else in this process can want the alarm, or get it."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and threading.active_count() == 1
+        and signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN)
+        and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    )
+
+
+def _wait_in_kernel(fd: int, patience: float) -> bool:
+    """Take the lock once it is free; False if that takes longer than so many seconds."""
+    import fcntl
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise _PatienceEndedError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, patience)
+            # The lock that filelock takes; its own wait for it is a series of looks.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except _PatienceEndedError:
+        return False
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    return True
+
+
+def _look_again(fd: int, patience: float) -> bool:
+    """The same without the alarm."""
+    deadline = time.monotonic() + patience
+    pause = 0.0002
+    while not _try_descriptor(fd):
+        if time.monotonic() >= deadline:
+            return False
+        # Jitter keeps those who wait from coming back all at once.
+        time.sleep(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 3, _LONGEST_PAUSE)
+    return True
 
 
 def _holder(path: str) -> str:
