@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import sys
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from queuectl import clock
 from queuectl.job import JobState
-from queuectl.store.index import Index
+from queuectl.store.index import Index, Next
 
 NOW = 1_762_707_697.0
 HORIZON = 100.0
@@ -80,11 +81,7 @@ class Pair:
 
     def check(self, now: float) -> None:
         """Both say the same at this time."""
-        assert self.index.next(now, HORIZON) == self.model.next(now)
-        processing = {
-            seq: line.offset for seq, line in self.model.lines.items() if line.state == "processing"
-        }
-        assert self.index.processing == processing
+        assert offset_of(self.index.next(now, HORIZON)) == self.model.next(now)
         if self.model.next(now) is None:
             assert self.index.next_due() == self.model.next_due(now)
 
@@ -93,12 +90,17 @@ class Pair:
         claimed = []
         while True:
             self.check(now)
-            offset = self.index.next(now, HORIZON)
-            if offset is None:
+            chosen = self.index.next(now, HORIZON)
+            if chosen is None:
                 return claimed
-            seqs = [seq for seq, line in self.model.lines.items() if line.offset == offset]
+            seqs = [seq for seq, line in self.model.lines.items() if line.offset == chosen.offset]
             claimed.extend(seqs)
             self.put(seqs[0], "processing")
+            self.index.front = chosen.front or self.index.front
+
+
+def offset_of(chosen: Optional[Next]) -> Optional[int]:
+    return None if chosen is None else chosen.offset
 
 
 TIMES = st.one_of(
@@ -136,6 +138,106 @@ def test_jobs_in_the_order_of_enqueueing(steps: List[Any], now: float) -> None:
         if state == "dead":
             pair.check(now)
     pair.drain(now)
+
+
+class Commit(NamedTuple):
+    """Lines, and the front after them if they need not be read."""
+
+    lines: List[Tuple[int, Line]]
+    front: Optional[int]
+
+
+class Crowd:
+    """Several indexes that follow one series of commits, each at its own pace, and a model."""
+
+    def __init__(self, number: int) -> None:
+        self.commits: List[Commit] = []
+        self.model = Model()
+        self.front, self.top, self.offset = 0, 0, 0
+        self.members = [(Index(), 0) for _ in range(number)]
+
+    def act(self, member: int, action: str, seq: int, run_at: Optional[float]) -> None:
+        """Let one of them do something, having read all that was committed."""
+        if action == "rejoin":
+            # As after a rewrite: only the lines of jobs that are not over are left.
+            self.members[member] = (Index(), -1)
+        index = self.catch_up(member)
+        if action == "follow":
+            return
+        assert offset_of(index.next(NOW, HORIZON)) == self.model.next(NOW)
+        if action == "enqueue":
+            self.top += 1
+            self.commit(self.top, "pending", run_at)
+        elif action == "claim":
+            chosen = index.next(NOW, HORIZON)
+            if chosen is not None:
+                seqs = [s for s, line in self.model.lines.items() if line.offset == chosen.offset]
+                self.commit(seqs[0], "processing", None, chosen.front)
+        elif action in STATES and seq <= self.top:
+            self.commit(seq, action, run_at)
+
+    def commit(
+        self, seq: int, state: str, run_at: Optional[float], front: Optional[int] = None
+    ) -> None:
+        self.offset += 10
+        if state not in ("pending", "failed"):
+            run_at = None
+        elif state == "failed" and run_at is None:
+            run_at = NOW
+        self.front = self.front if front is None else front
+        line = Line(state, run_at, self.offset)
+        self.model.lines[seq] = line
+        self.commits.append(Commit([(seq, line)], front))
+
+    def catch_up(self, member: int) -> Index:
+        index, read = self.members[member]
+        unread = self.commits[max(read, 0) :]
+        if read < 0:
+            live = [item for item in self.model.lines.items() if item[1].state not in FINAL]
+            unread = [Commit(sorted(live), None)]
+        if all(commit.front is not None for commit in unread):
+            index.pass_to(self.front)
+        else:
+            for commit in unread:
+                for seq, line in commit.lines:
+                    text = None if line.run_at is None else clock.to_iso(line.run_at).encode()
+                    index.put(seq, line.state.encode(), text, line.offset)
+            index.front = self.front
+        self.members[member] = (index, len(self.commits))
+        return index
+
+
+FINAL = ("completed", "cancelled", "purged")
+PUT_BACK = ("pending", "pending", "failed", "cancelled", "dead", "completed")
+
+
+@pytest.mark.parametrize("gaps", ["filled", "not filled"])
+def test_who_reads_no_claims_in_order_sees_the_same(
+    monkeypatch: pytest.MonkeyPatch, gaps: str
+) -> None:
+    if gaps == "not filled":
+        monkeypatch.setattr("queuectl.store.index._SMALL_GAP", 0)
+        monkeypatch.setattr("queuectl.store.index._SPARSE_COST", 0)
+    for seed in range(1500):
+        dice = random.Random(seed)
+        crowd, actions = Crowd(3), []
+        for _ in range(dice.randrange(10, 40)):
+            kinds = ("enqueue", "claim", "put", "follow", "rejoin")
+            kind = dice.choices(kinds, (5, 5, 3, 2, 1))[0]
+            action = (
+                dice.randrange(3),
+                dice.choice(PUT_BACK) if kind == "put" else kind,
+                dice.randint(1, max(crowd.top, 1)),
+                dice.choice((None, None, None, NOW - 1, NOW + 1)),
+            )
+            actions.append(action)
+            try:
+                crowd.act(*action)
+            except AssertionError as error:
+                raise AssertionError(f"after {actions}") from error
+        for member in range(3):
+            index = crowd.catch_up(member)
+            assert offset_of(index.next(NOW + 10, HORIZON)) == crowd.model.next(NOW + 10), actions
 
 
 class TestStaleEntries:
@@ -211,7 +313,7 @@ class TestGaps:
             index.put(seq, b"completed", None, seq * 300)
         assert size(index) < 10_000
         index.put(100_000, b"pending", None, 1)
-        assert index.next(NOW, HORIZON) == 1
+        assert offset_of(index.next(NOW, HORIZON)) == 1
 
 
 @pytest.mark.slow
@@ -221,7 +323,7 @@ def test_a_million_jobs_take_less_than_20_bytes_each() -> None:
         index.put(seq, b"pending", None, seq * 300)
     assert size(index) < 20 * number
     for seq in range(1, 1001):
-        assert index.next(NOW, HORIZON) == seq * 300
+        assert index.next(NOW, HORIZON) == (seq * 300, seq + 1)
         index.put(seq, b"processing", None, seq)
         index.put(seq, b"completed", None, seq)
     assert size(index) < 20 * number

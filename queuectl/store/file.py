@@ -33,7 +33,7 @@ from queuectl.store.jobfile import JobFile, Lines
 from queuectl.store.journal import Journal
 from queuectl.store.lock import StoreLock
 from queuectl.store.members import Members
-from queuectl.store.record import from_line, purged_line, to_line
+from queuectl.store.record import from_line, none_if_purged, purged_line, to_line
 from queuectl.store.rewrite import is_worthwhile, rewrite
 
 _SYNC_INTERVAL = 0.5
@@ -66,7 +66,7 @@ class FileStore(Store):
         self._members = Members(self._folder.workers)
         self._settings: Dict[str, str] = {}
         self._settings_version: Optional[Tuple[int, int, int]] = None
-        self._claimed: Optional[Tuple[Journal, int, Job]] = None
+        self._held: Optional[Tuple[Journal, int, Job]] = None
         self._synced_state: Optional[Tuple[Tuple[int, int], int]] = None
         self._synced_at = 0.0
 
@@ -117,32 +117,18 @@ class FileStore(Store):
         done: Optional[Job] = None,
         wanted: Callable[[], bool] = lambda: True,
     ) -> Optional[Job]:
-        if done is not None:
-            self._file.load_index()
-        elif not self.claimable(now, horizon):
+        if done is None and not self.claimable(now, horizon):
             return None
-        with self._file.writing():
-            lines: List[bytes] = []
-            before: List[Optional[Job]] = []
-            after: List[Optional[Job]] = []
-            if done is not None:
-                before.append(self._require_claim(done))
-                after.append(done)
-                lines.append(to_line(done))
-            claimed = None
-            offset = self._next(now, horizon)
-            if offset is not None and wanted():
-                waiting = from_line(self._file.journal.line_at(offset))
-                claimed = rules.claim(waiting, worker, now)
-                before.append(waiting)
-                after.append(claimed)
-                lines.append(to_line(claimed))
-            if lines:
-                self._file.append(lines, before, after)
-            self._claimed = None
-            if claimed is not None:
-                index = self._file.load_index()
-                self._claimed = (self._file.journal, index.processing[claimed.seq], claimed)
+        self._file.load_index()
+
+        def write(lines: Lines) -> Optional[Job]:
+            return self._end_and_claim(worker, now, horizon, done, wanted, lines)
+
+        if done is None or self._holds(done):
+            with self._file.writing():
+                claimed = write({})
+        else:
+            claimed = self._file.writing_newest([done.id], write)
         if done is not None and done.waits:
             self._members.tell_news(1)
         return claimed
@@ -180,7 +166,7 @@ class FileStore(Store):
         self._file.reopen_if_replaced()
         self._file.load_index()
         self._file.follow()
-        return self._next(now, horizon) is not None
+        return self._file.load_index().next(now, horizon) is not None
 
     def listen(self) -> int:
         return self._members.listen()
@@ -317,20 +303,63 @@ class FileStore(Store):
             self._file.read(lambda snapshot: None)
             return False
 
-    def _next(self, now: float, horizon: float) -> Optional[int]:
-        return self._file.load_index().next(now, horizon)
+    def _end_and_claim(
+        self,
+        worker: str,
+        now: float,
+        horizon: float,
+        done: Optional[Job],
+        wanted: Callable[[], bool],
+        lines: Lines,
+    ) -> Optional[Job]:
+        """The commit of `claim`; `lines` has that of a `done` which this process does not hold."""
+        index = self._file.load_index()
+        written: List[bytes] = []
+        before: List[Job] = []
+        after: List[Job] = []
+        front: Optional[int] = index.front
+        if done is not None:
+            held = self._holds(done)
+            before.append(
+                self._require_held(done) if held else self._require_successor(done, lines)
+            )
+            after.append(done)
+            written.append(to_line(done))
+            if done.waits or not held:
+                front = None
+        claimed = None
+        chosen = index.next(now, horizon)
+        if chosen is not None and wanted():
+            waiting = from_line(self._file.journal.line_at(chosen.offset))
+            claimed = rules.claim(waiting, worker, now)
+            before.append(waiting)
+            after.append(claimed)
+            written.append(to_line(claimed))
+            if front is not None:
+                front = chosen.front
+        offset = self._file.append(written, before, after, front) if written else 0
+        self._held = None
+        if claimed is not None:
+            offset += sum(len(line) + 1 for line in written[:-1])
+            index.hold(claimed.seq, offset)
+            self._held = (self._file.journal, offset, claimed)
+        return claimed
 
-    def _require_claim(self, done: Job) -> Job:
-        """Return the claimed job that `done` follows from, if that is still its newest line."""
-        offset = self._file.load_index().processing.get(done.seq)
-        if offset is None:
-            raise ClaimLostError(done.id)
-        journal = self._file.journal
-        if self._claimed is not None and self._claimed[:2] == (journal, offset):
-            current = self._claimed[2]
-        else:
-            current = from_line(journal.line_at(offset))
-        if current.runs != done.runs:
+    def _holds(self, job: Job) -> bool:
+        """Whether this process claimed the job last."""
+        return self._held is not None and self._held[2].seq == job.seq
+
+    def _require_held(self, done: Job) -> Job:
+        """Return the job that this process claimed, if `done` follows from its newest line."""
+        assert self._held is not None
+        journal, offset, current = self._held
+        newest = self._file.load_index().held_at
+        if (self._file.journal, newest) != (journal, offset):
+            line = none_if_purged(self._file.journal.line_at(newest)) if newest else None
+            if line is None:
+                raise ClaimLostError(done.id)
+            current = from_line(line)
+        if current.runs != done.runs or current.state != JobState.PROCESSING:
             raise ClaimLostError(done.id)
         if current.rev + 1 != done.rev:
             raise ConflictError(done.id)

@@ -5,6 +5,12 @@ negated offset if it waits for its time, 0 if it is not waiting at all. New jobs
 of `seq`, so that a cursor that only moves forward finds the oldest; what becomes claimable behind
 the cursor (a retry, a release) goes to a heap.
 
+Mostly jobs are claimed in the order of `seq`: `front` is how far that has gone, and stands in the
+commits, so all processes have the same. A claim in order takes the oldest of all that can be
+claimed whatever the time, and moves the front behind it. So who learns that nothing else happened
+knows, without reading a line, that of what waited between the old front and the new one all was
+claimed.
+
 Entries of the heaps are never removed, they go stale: what a slot says now is the truth, an entry
 is only a hint to look there. A waiting entry names the offset it was made for, so that one of an
 earlier wait releases nothing early. Whether a job is due depends on nothing but what it says and
@@ -16,13 +22,12 @@ from __future__ import annotations
 
 import heapq
 from array import array
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from queuectl import clock
 from queuectl.job import JobState
 
 _CLAIMABLE = JobState.PENDING.encode()
-_PROCESSING = JobState.PROCESSING.encode()
 _RETRYING = JobState.FAILED.encode()
 
 # A gap in seq costs 8 bytes a job as empty slots; a slot of its own costs about a hundred.
@@ -30,15 +35,31 @@ _SMALL_GAP = 1 << 16
 _SPARSE_COST = 12
 
 
-class Index:
-    """The waiting and the running jobs of a store.
+class Next(NamedTuple):
+    """The job to claim next.
 
     Attributes:
-        processing: the offset of each running job's line, by seq.
+        offset: where its line is.
+        front: the front once it is claimed, if its claim is in order.
+    """
+
+    offset: int
+    front: Optional[int]
+
+
+class Index:
+    """The waiting jobs of a store.
+
+    Attributes:
+        front: the seq up to which jobs were claimed in order, as of the lines that were `put`.
+        held: the seq of the job that this process holds; its line is looked out for.
+        held_at: the offset of that job's newest line.
     """
 
     def __init__(self) -> None:
-        self.processing: Dict[int, int] = {}
+        self.front = 0
+        self.held = -1
+        self.held_at = 0
         self._base = 0
         self._slots = array("q")
         self._sparse: Dict[int, int] = {}
@@ -57,17 +78,12 @@ class Index:
 
         Args:
             seq: the job's place in the order.
-            state: its state; anything but pending, failed and processing means that it needs no
-                worker.
+            state: its state; anything but pending and failed means that it is not waiting.
             run_at: the earliest time it may be claimed, as UTC text.
             offset: where the line is.
         """
-        if state == _PROCESSING:
-            self.processing[seq] = offset
-            self._set(seq, 0)
-            return
-        if self.processing:
-            self.processing.pop(seq, None)
+        if seq == self.held:
+            self.held_at = offset
         if state == _CLAIMABLE and run_at is None:
             self._set(seq, offset)
             if seq < self._cursor:
@@ -79,8 +95,29 @@ class Index:
         else:
             self._set(seq, 0)
 
-    def next(self, now: float, horizon: float) -> Optional[int]:
-        """Return the offset of the oldest job that can be claimed now, without taking it.
+    def hold(self, seq: int, offset: int) -> None:
+        """Look out for the lines of a job that this process claimed by the line at the offset."""
+        self.held = seq
+        self.held_at = offset
+
+    def pass_to(self, front: int) -> None:
+        """Take in that nothing happened but claims in order, and that they have gone so far."""
+        slots, base = self._slots, self._base
+        for at in range(max(self.front - base, 0), min(front - base, len(slots))):
+            if slots[at] > 0:
+                slots[at] = 0
+        if self._sparse:
+            passed = range(self.front, min(front, base))
+            few = passed if len(passed) < len(self._sparse) else list(self._sparse)
+            for seq in few:
+                if seq in passed and self._sparse.get(seq, 0) > 0:
+                    del self._sparse[seq]
+        if self._cursor >= self.front:
+            self._cursor = max(self._cursor, front)
+        self.front = front
+
+    def next(self, now: float, horizon: float) -> Optional[Next]:
+        """Return the oldest job that can be claimed now, without taking it.
 
         Args:
             now: the time, in seconds since the epoch.
@@ -91,9 +128,11 @@ class Index:
         self._collect(now, limit)
         plain = self._first_plain()
         due = self._first_due(now, limit)
-        if due is None or (plain is not None and plain < due[0]):
-            return None if plain is None else self._get(plain)
-        return due[2]
+        if plain is None:
+            return None if due is None else Next(due[2], None)
+        if due is not None and due[0] < plain:
+            return Next(due[2], None)
+        return Next(self._get(plain), plain + 1 if plain >= self.front else None)
 
     def next_due(self) -> Optional[float]:
         """Return when the next job that waits for its time can be claimed."""

@@ -159,13 +159,19 @@ class JobFile:
         lines: Sequence[bytes],
         before: Sequence[Optional[Job]],
         after: Sequence[Optional[Job]],
-    ) -> None:
+        front: Optional[int] = None,
+    ) -> int:
         """Commit the lines of changed jobs. Only while `writing`.
 
         Args:
             lines: one for each job.
             before: the jobs as they were; nothing for a new one.
             after: the jobs as they are; nothing for one that was purged.
+            front: the front of the queue after it, if all that it holds is a claim in order and
+                ends of claims: then nobody else needs to read it.
+
+        Returns:
+            The offset of the first line.
         """
         old = self.journal.meta
         counts = dict(old["counts"])
@@ -179,13 +185,22 @@ class JobFile:
                 purged += 1
             else:
                 _count(counts, now, 1)
-        meta = {"seq": seq, "purged": purged, "lines": old["lines"] + len(lines), "counts": counts}
+        meta = {
+            "seq": seq,
+            "front": old["front"] if front is None else front,
+            "news": old["news"] + (front is None),
+            "purged": purged,
+            "lines": old["lines"] + len(lines),
+            "counts": counts,
+        }
         try:
             offset = self.journal.append(lines, meta)
         except FileNotFoundError as error:
             raise self._gone() from error
         if self.index is not None:
             self._visit(offset, b"\n".join([*lines, b""]))
+            self.index.front = meta["front"]
+        return offset
 
     def sync(self) -> None:
         """Wait until the disk holds what this process committed.
@@ -253,16 +268,39 @@ class JobFile:
     def _start_over(self) -> None:
         self.journal.rewind()
         if self.index is not None:
+            held = self.index.held
             self.index = Index()
+            self.index.held = held
 
     def _follow(self) -> int:
-        if self.journal.end == 0 and self.index is None:
-            commit = self.journal.tail()
-            self.journal.go_to(commit)
-            return os.fstat(self.journal.fd).st_size - commit.end
-        return self.journal.follow(
-            None if self.index is None and self._watched is None else self._visit
-        )
+        last, rest = self.journal.look()
+        if last is not None:
+            self._take_in(last, math.inf)
+        return rest
+
+    def _take_in(self, last: Commit, much: float) -> bool:
+        """Move on to this commit; False, and no move, if that takes reading more than so much."""
+        journal, index = self.journal, self.index
+        if self._watched is None and self._is_quiet(last):
+            journal.go_to(last)
+            if index is not None:
+                index.pass_to(last.meta["front"])
+            return True
+        if index is not None and last.end - journal.end > much:
+            return False
+        journal.read_to(last, None if index is None and self._watched is None else self._visit)
+        if index is not None:
+            index.front = last.meta["front"]
+        return True
+
+    def _is_quiet(self, last: Commit) -> bool:
+        """Whether nothing came that the lines must be read for, as mostly while jobs are run.
+
+        Else each of many workers would spend more time on what the others do than on its own jobs.
+        """
+        if self.journal.end == 0:
+            return self.index is None
+        return bool(last.meta["news"] == self.journal.meta["news"])
 
     def _visit(self, offset: int, block: bytes) -> None:
         index, watched = self.index, self._watched
@@ -277,15 +315,15 @@ class JobFile:
     def _catch_up(self, much: float) -> bool:
         """Under the lock: see everything that was committed, and leave nothing behind it.
 
-        Returns False if the file was replaced, or grew by more than so many bytes; then it is still
-        to be read.
+        Returns False if the file was replaced, or more than so many bytes of it are to be read.
         """
         if self._mend():
             return False
-        if self.index is not None and self.journal.backlog() > much:
-            return False
         # What is damaged now is damaged: nobody else can be writing.
-        if self._follow() > 0:
+        last, rest = self.journal.look()
+        if last is not None and not self._take_in(last, much):
+            return False
+        if rest > 0:
             self.cut_tail(self.journal)
         return True
 

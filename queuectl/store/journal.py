@@ -162,40 +162,71 @@ class Journal:
         self.crc = crc32(os.pread(self.fd, self.header_end, 0))
 
     def backlog(self) -> int:
-        """Tell how many bytes of the file were not read yet."""
-        return os.lseek(self.fd, 0, os.SEEK_END) - self.end
+        """Tell how many bytes of the file were not read yet.
 
-    def follow(self, visit: Optional[Visit] = None) -> int:
-        """Read what was committed since the last look, check it, and move behind it.
+        Raises:
+            DamagedError: the file is shorter than what was read of it.
+        """
+        size = os.lseek(self.fd, 0, os.SEEK_END)
+        if size < self.end:
+            raise DamagedError(self.path, size, SHORTER)
+        return size - self.end
 
-        Args:
-            visit: called with all of it, in blocks.
+    def look(self) -> Tuple[Optional[Commit], int]:
+        """Find the last commit, if there is one behind what was read; do not move.
 
         Returns:
-            How many bytes lie behind the last commit: an append in progress, or a torn tail.
+            The commit, and how many bytes lie behind the last one: an append in progress, or a torn
+            tail.
+
+        Raises:
+            DamagedError: there is none, or what looks like one is damaged.
+        """
+        backlog = self.backlog()
+        if backlog == 0 and self.end > 0:
+            return None, 0
+        last = self.tail()
+        if last.end <= self.end:
+            return None, backlog
+        # Without the lock, the file may have grown between the two looks.
+        return last, max(self.end + backlog - last.end, 0)
+
+    def read_to(self, last: Commit, visit: Optional[Visit] = None) -> None:
+        """Read on to the end of a commit that `look` found, check it all, and move there.
+
+        Args:
+            last: the commit.
+            visit: called with all of it, in blocks, once every byte is known to be right.
 
         Raises:
             DamagedError: the bytes are not those that were written; nothing was visited.
         """
-        data = os.pread(self.fd, _CHUNK, self.end)
-        if not data:
-            size = os.lseek(self.fd, 0, os.SEEK_END)
-            if size < self.end:
-                raise DamagedError(self.path, size, SHORTER)
-            return 0
-        if len(data) < _CHUNK:
-            last = self._last_commit(data, self.end)
-            stop = self.end if last is None else last.end
-            size = self.end + len(data)
-        else:
-            size = os.fstat(self.fd).st_size
-            last = self.tail()
-            stop = last.end
-        if last is None and self.end == 0:
-            raise DamagedError(self.path, 0, "there is no commit line")
-        if last is not None and last.end > self.end:
-            self._consume(data, last, visit)
-        return size - stop
+        crc = self.crc
+        for block in self._blocks(last.end):
+            crc = crc32(block, crc)
+        if crc != last.crc:
+            good = self.last_good()
+            raise DamagedError(self.path, 0 if good is None else good.end, REASON)
+        if visit is not None:
+            at, rest = self.end, b""
+            for block in self._blocks(last.end):
+                lines = rest + block
+                done = lines.rfind(b"\n") + 1
+                visit(at, lines[:done])
+                at += done
+                rest = lines[done:]
+        self.go_to(last)
+
+    def follow(self, visit: Optional[Visit] = None) -> int:
+        """Read what was committed since the last look: `look`, and `read_to` what it found.
+
+        Returns:
+            How many bytes lie behind the last commit.
+        """
+        last, rest = self.look()
+        if last is not None:
+            self.read_to(last, visit)
+        return rest
 
     def append(self, lines: Sequence[bytes], meta: Meta) -> int:
         """Write one commit behind the last one, and move behind it.
@@ -328,14 +359,11 @@ class Journal:
         at = len(data)
         while True:
             at = data.rfind(b"\n" + _COMMIT, 0, at)
-            if at < 0 and not (start == self.end and data.startswith(_COMMIT)):
-                return None
-            line_at = at + 1
-            newline = data.find(b"\n", line_at)
-            if newline >= 0:
-                return self._parse_commit(data[line_at:newline], start + line_at)
             if at < 0:
                 return None
+            newline = data.find(b"\n", at + 1)
+            if newline >= 0:
+                return self._parse_commit(data[at + 1 : newline], start + at + 1)
 
     def _parse_commit(self, line: bytes, offset: int) -> Commit:
         if not _sum_is_right(line):
@@ -346,37 +374,15 @@ class Journal:
         number = meta.pop("commit")
         return Commit(number, meta, offset, offset + len(line) + 1, crc32(line + b"\n", before))
 
-    def _consume(self, data: bytes, last: Commit, visit: Optional[Visit]) -> None:
-        """Check every byte from `end` to the end of `last`, and visit the lines only then.
-
-        Args:
-            data: what was read of it already.
-            last: the last commit.
-            visit: called with all of it, in blocks.
-        """
-        crc = self.crc
-        for block in self._blocks(data, last.end):
-            crc = crc32(block, crc)
-        if crc != last.crc:
-            good = self.last_good()
-            raise DamagedError(self.path, 0 if good is None else good.end, REASON)
-        if visit is not None:
-            at, rest = self.end, b""
-            for block in self._blocks(data, last.end):
-                lines = rest + block
-                done = lines.rfind(b"\n") + 1
-                visit(at, lines[:done])
-                at += done
-                rest = lines[done:]
-        self.go_to(last)
-
-    def _blocks(self, data: bytes, stop: int) -> Iterator[bytes]:
-        """Yield the bytes from `end` to `stop`, beginning with `data`, which was read already."""
+    def _blocks(self, stop: int) -> Iterator[bytes]:
+        """Yield the bytes from `end` to `stop`."""
         at = self.end
-        while data:
-            yield data[: stop - at]
+        while at < stop:
+            data = os.pread(self.fd, min(_CHUNK, stop - at), at)
+            if not data:
+                return
+            yield data
             at += len(data)
-            data = os.pread(self.fd, min(_CHUNK, stop - at), at) if at < stop else b""
 
     def _require_writable(self, action: str) -> None:
         if self._read_only is not None:
