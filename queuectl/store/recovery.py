@@ -10,7 +10,8 @@ last commit that the disk was known to hold: that was acknowledged, so a bad byt
 damage. The note of it is not synced itself: an older one says less, and what it says is still true.
 
 A failed fsync means that the kernel may have dropped what it was given, and that a second one would
-succeed without meaning anything: so the next writer copies the file to a new one.
+succeed without meaning anything: so the next writer copies the file to a new one, and until then no
+fsync counts, whoever asked for it.
 """
 
 from __future__ import annotations
