@@ -101,6 +101,40 @@ class TestFailedFsync:
         add(other, "c")
         disk.verify()
 
+    def test_one_that_succeeds_after_that_of_another_failed_means_nothing(self, disk: Disk) -> None:
+        """Some kernels tell only the first who asks, though they dropped what others wrote too."""
+        add(disk.open(), "a")
+
+        def act() -> None:
+            store, other = FileStore(str(disk.path)), FileStore(str(disk.path))
+            real = os.fdatasync
+
+            def come_second(fd: int) -> None:
+                os.fdatasync = real
+                spoil("fdatasync", errno.EIO, 1)
+                with pytest.raises(OutcomeUnknownError):
+                    add(other, "c")
+                real(fd)
+
+            os.fdatasync = come_second
+            with pytest.raises(OutcomeUnknownError):
+                add(store, "b")
+            add(store, "d")
+
+        in_child(act)
+        assert not disk.unsynced.exists()
+        assert ids(shown(disk)) == ["d", "c", "b", "a"]
+        disk.verify()
+
+    def test_the_next_boot_mends_it_too(self, disk: Disk) -> None:
+        add(disk.open(), "a")
+        disk.unsynced.touch()
+        disk.reboot()
+        add(disk.open(), "b")
+        assert not disk.unsynced.exists()
+        assert ids(shown(disk)) == ["b", "a"]
+        disk.verify()
+
     def test_it_is_tried_until_a_disk_confirms(self, disk: Disk) -> None:
         add(disk.open(), "a")
 

@@ -214,6 +214,10 @@ class JobFile:
             if not self._folder_synced:
                 sync_folder(self._folder.path)
                 self._folder_synced = True
+            if recovery.is_unsynced(self._folder):
+                # What another's failed sync dropped may be ours. Whoever syncs after it is told
+                # that all is well, by a kernel that reports a failure only once.
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
             if self._boot_checked and number:
                 recovery.note_synced(self._folder, number)
         except (OutcomeUnknownError, OSError) as error:
@@ -333,11 +337,12 @@ class JobFile:
         Returns True if the file is another one now.
         """
         replaced = self.reopen_if_replaced()
-        if not self._boot_checked:
-            self._check_boot()
+        # First, as nothing can be synced while the mark is there.
         if recovery.is_unsynced(self._folder):
             recovery.replace_unsynced(self._folder, self.journal, self.cut_tail)
             replaced = self.reopen_if_replaced()
+        if not self._boot_checked:
+            self._check_boot()
         return replaced
 
     def _look_up(self, snapshot: Snapshot, job_ids: Sequence[str]) -> Lines:

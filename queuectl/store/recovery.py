@@ -10,7 +10,9 @@ last commit that the disk was known to hold: that was acknowledged, so a bad byt
 damage. The note of it is not synced itself: an older one says less, and what it says is still true.
 
 A failed fsync means that the kernel may have dropped what it was given, and that a second one would
-succeed without meaning anything: so the next writer copies the file to a new one.
+succeed without meaning anything: so the next writer copies the file to a new one, and until then no
+fsync counts, whoever asked for it. The mark of it is not synced: after a loss of power nobody shows
+any more what the disk does not hold, and the check of that boot finds it missing.
 """
 
 from __future__ import annotations
@@ -93,7 +95,6 @@ def mark_unsynced(folder: StoreFolder) -> None:
     """Tell the next writer that the disk may not hold what it was given."""
     with contextlib.suppress(OSError):
         os.close(os.open(folder.unsynced, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        sync_folder(folder.path)
 
 
 def is_unsynced(folder: StoreFolder) -> bool:
