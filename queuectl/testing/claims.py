@@ -249,6 +249,32 @@ class ClaimContract(Fixtures):
         assert ids([claim(other), claim(other)]) == ["b", "a"]
         refuses()
 
+    def test_of_two_results_of_one_claim_the_first_counts(
+        self, store: Store, reopen: Reopen
+    ) -> None:
+        """Also if neither comes from who claimed."""
+        add(store, "a", "b", "c")
+        other, third = reopen(), reopen()
+        assert other.claimable(NOW, HORIZON)
+        assert third.claimable(NOW, HORIZON)
+        done = rules.complete(claim_one(store), NOW)
+        assert ids([claim(other, done=done)]) == ["b"]
+        for late in (store, third, other):
+            with pytest.raises(ClaimLostError):
+                claim(late, done=done)
+        assert ids([claim(store), claim(third)]) == ["c", None]
+
+    def test_a_failure_with_the_next_claim_is_seen_by_others(
+        self, store: Store, reopen: Reopen
+    ) -> None:
+        add(store, "a", "b")
+        other = reopen()
+        assert other.claimable(NOW, HORIZON)
+        failed = rules.fail(claim_one(store), NOW, "Exit code 1", 5)
+        assert ids([claim(store, done=failed)]) == ["b"]
+        assert not other.claimable(NOW, HORIZON)
+        assert ids([claim(other, NOW + 5)]) == ["a"]
+
     def test_done_must_know_of_a_cancel(self, store: Store, reopen: Reopen) -> None:
         """The claim holds, so the result is decided again; nothing was claimed."""
         add(store, "a", "b")
