@@ -8,7 +8,6 @@ an instant never moves by being stored.
 
 from __future__ import annotations
 
-import calendar
 import functools
 import math
 import re
@@ -51,11 +50,13 @@ def from_iso(text: str) -> float:
     Raises:
         InvalidValueError: the text is not in that one form.
     """
+    from datetime import datetime
+
     match = _INSTANT.fullmatch(text)
     try:
         if match is not None:
-            seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
-            return (seconds * 1000 + int(match[2])) / 1000
+            seconds = datetime.fromisoformat(match[1] + "+00:00").timestamp()
+            return (int(seconds) * 1000 + int(match[2])) / 1000
     except ValueError:
         pass
     raise InvalidValueError(f"{text!r} is not a time such as 2025-11-09T17:01:37.123Z")

@@ -7,7 +7,6 @@ downstream has to.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
@@ -157,6 +156,8 @@ def setting(name: str) -> Setting:
     key = name.strip().lower().replace("-", "_")
     found = SETTINGS.get(key)
     if found is None:
+        import difflib
+
         near = difflib.get_close_matches(key, SETTINGS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else "queuectl config lists them"
         raise InvalidValueError(f"unknown setting {name!r}: {hint}")

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import errno
 import json
-import mmap
 import os
 import re
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
@@ -134,6 +133,8 @@ class Journal:
 
     def last_good(self) -> Optional[Commit]:
         """Check the whole file, and find the last commit up to which every byte is right."""
+        import mmap
+
         size = os.fstat(self.fd).st_size
         data = memoryview(mmap.mmap(self.fd, size, access=mmap.ACCESS_READ) if size else b"")
         good: Optional[Commit] = None
