@@ -274,8 +274,7 @@ def test_a_folder_that_was_deleted(cli: Cli) -> None:
 def test_enqueue_imports_nothing_that_it_does_not_need(cli: Cli) -> None:
     code = (
         "import sys; sys.argv = ['queuectl', 'enqueue', 'x', '--quiet']\n"
-        "try:\n    from queuectl.cli import main; main()\n"
-        "finally:\n    print(*sys.modules)"
+        "from queuectl.cli.app import run; run(sys.argv[1:]); print(*sys.modules)"
     )
     cli.command = [sys.executable, "-c", code]
     modules = cli.run(env={"PYTHONPATH": os.pathsep.join(sys.path)}, check=0).stdout.split()

@@ -83,7 +83,7 @@ def run(words: Sequence[str]) -> int:
     except Exception:  # noqa: BLE001  # A bug: its traceback is harmless only once escaped.
         _confess()
         code = BUG
-    output.give_up_what_is_left()
+    output.flush_what_can_be()
     return code
 
 

@@ -102,14 +102,11 @@ def complain(text: str) -> None:
         sys.stderr.flush()
 
 
-def give_up_what_is_left() -> None:
-    """Flush, and forget what cannot be written, lest the interpreter complain of it at its end."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.close(null)
+def flush_what_can_be() -> None:
+    """Hand on what is left, after an error was told; what cannot be written is given up."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
 
 
 @contextlib.contextmanager
