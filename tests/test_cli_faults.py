@@ -354,23 +354,45 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
+def without_powers() -> List[Any]:
+    """Starts a command that root cannot do more with than others can."""
+    return [sys.executable, "-S", "-E", "-c", WITHOUT_POWERS] if os.geteuid() == 0 else []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="root gives powers up as Linux has it")
-def test_a_folder_that_may_only_be_read(faulty: Faulty) -> None:
-    store = faulty.cli.store
-    before = faulty.state()
-    wrapper = [sys.executable, "-S", "-E", "-c", WITHOUT_POWERS] if os.geteuid() == 0 else []
-    for file_mode in (0o400, 0o600):
-        (store / "jobs.jsonl").chmod(file_mode)
-        store.chmod(0o500)
-        try:
-            for look in LOOKS.values():
-                assert faulty.under(wrapper, look) == (0, "")
-            for words in [*CHANGES.values(), ["start", "--drain", "--quiet"]]:
-                code, said = faulty.under(wrapper, words)
-                assert code == 3
-                assert re.fullmatch(r"cannot (write( to)?|join) .*: Permission denied", said), said
-        finally:
-            store.chmod(0o700)
+class TestPermissions:
+    """Of the store's own files, which somebody may have changed."""
+
+    def test_a_folder_that_may_only_be_read(self, faulty: Faulty) -> None:
+        before = faulty.state()
+        for mode in (0o400, 0o600):
+            (faulty.cli.store / "jobs.jsonl").chmod(mode)
+            faulty.cli.store.chmod(0o500)
+            try:
+                for look in LOOKS.values():
+                    assert faulty.under(without_powers(), look) == (0, "")
+                for words in [*CHANGES.values(), ["start", "--drain", "--quiet"]]:
+                    code, said = faulty.under(without_powers(), words)
+                    assert code == 3
+                    wanted = r"cannot (write( to)?|join) .*: Permission denied"
+                    assert re.fullmatch(wanted, said), said
+            finally:
+                faulty.cli.store.chmod(0o700)
+            assert faulty.state() == before
+        (faulty.cli.store / "jobs.jsonl").chmod(0o600)
+        faulty.verify()
+
+    @pytest.mark.parametrize(("mode", "what"), [(0o400, "write"), (0o200, "open"), (0, "open")])
+    def test_a_job_file(self, faulty: Faulty, mode: int, what: str) -> None:
+        before = faulty.state()
+        file = faulty.cli.store / "jobs.jsonl"
+        file.chmod(mode)
+        for words in (LOOKS["list"], CHANGES["enqueue"], CHANGES["dlq retry"]):
+            ended = faulty.under(without_powers(), words)
+            if words == LOOKS["list"] and what == "write":
+                assert ended == (0, "")
+            else:
+                assert ended == (3, f"cannot {what} {file}: Permission denied")
+        file.chmod(0o600)
         assert faulty.state() == before
-    (store / "jobs.jsonl").chmod(0o600)
-    faulty.verify()
+        faulty.verify()
