@@ -17,7 +17,13 @@ from time import monotonic
 from typing import Callable, List, Optional
 
 from queuectl import clock, machine
-from queuectl.errors import QueueError, StoreFullError, StoreGoneError, StoreLockedError
+from queuectl.errors import (
+    QueueError,
+    StoreError,
+    StoreFullError,
+    StoreGoneError,
+    StoreLockedError,
+)
 from queuectl.events import Event, EventKind, Report
 from queuectl.manager import QueueManager
 from queuectl.pool import Pool
@@ -85,8 +91,15 @@ class Supervisor:
         self._preparing = True
 
     def run(self) -> int:
-        """Work until told to stop; returns the exit code of `start`."""
-        self._waiter = Waiter()
+        """Work until told to stop; returns the exit code of `start`.
+
+        Raises:
+            QueueError: there is nothing to work on, or nothing to work with.
+        """
+        try:
+            self._waiter = Waiter()
+        except OSError as error:
+            raise StoreError(f"cannot work on {self._store.url}: {error.strerror}") from error
         self._set_handlers()
         try:
             self._prepare()

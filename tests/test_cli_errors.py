@@ -23,7 +23,6 @@ COMMANDS = [
     ["show", "job"],
     ["dlq", "retry", "--all"],
 ]
-READING = COMMANDS[2:4]
 
 
 def complaints(cli: Cli, code: int, *lines: List[str]) -> List[str]:
@@ -83,20 +82,6 @@ def test_a_store_that_is_no_folder(cli: Cli) -> None:
     for said in complaints(cli, 3, *COMMANDS):
         assert said == f"cannot open the store {cli.store}: it is not a folder"
     assert cli.store.read_text() == "mine"
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_store_that_may_only_be_read(cli: Cli) -> None:
-    before = store_with_a_job(cli)
-    (cli.store / "jobs.jsonl").chmod(0o400)
-    cli.store.chmod(0o500)
-    try:
-        for words in READING:
-            cli.run(*words, check=0)
-        assert "ermission denied" in complaint(cli.run("enqueue", "x", check=3).stderr)
-    finally:
-        cli.store.chmod(0o700)
-    assert job_file(cli) == before
 
 
 def test_a_store_in_a_place_that_cannot_be(cli: Cli) -> None:
@@ -165,14 +150,6 @@ def test_output_that_cannot_be_read(cli: Cli) -> None:
     (cli.store / "logs").write_text("")
     for said in complaints(cli, 3, ["logs", "job"], ["show", "job"]):
         assert said == f"cannot read {path}: Not a directory"
-
-
-def test_a_full_disk(cli: Cli) -> None:
-    before = store_with_a_job(cli)
-    size = len(before) + 100
-    patched(cli, f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))")
-    complaint(cli.run("enqueue", "x" * 1000, check=3).stderr)
-    assert job_file(cli) == before
 
 
 def test_a_store_that_stays_locked(cli: Cli) -> None:

@@ -107,6 +107,17 @@ TABLE: List[Any] = [
         },
     ),
     (
+        processing(interruptions=1),
+        "release",
+        "pending",
+        {
+            "worker": None,
+            "attempts": 0,
+            "interruptions": 2,
+            "last_error": "Interrupted at shutdown (2 times)",
+        },
+    ),
+    (
         processing(interruptions=2, exit_code=3),
         "release",
         "pending",
@@ -231,6 +242,7 @@ class TestEnqueue:
             timeout=1.5,
             cwd="/tmp",
         )
+        assert (job.runs, job.rev, job.interruptions, job.seq) == (0, 0, 0, 0)
 
     def test_a_time_that_has_passed_is_now(self) -> None:
         for run_at, kept in (

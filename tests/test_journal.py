@@ -8,7 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Tuple
 from zlib import crc32
 
 import pytest
@@ -294,10 +294,11 @@ class TestDamage:
         disk.put(sample.data)
         store = disk.open()
         assert store.claimable(NOW, HORIZON)
-        os.truncate(disk.jobs, sample.ends[3])
-        with pytest.raises(DamagedError, match="shorter"):
-            store.add([new_job("x")])
-        assert disk.jobs.read_bytes() == sample.data[: sample.ends[3]]
+        for size in (len(sample.data) - 1, sample.ends[3]):
+            os.truncate(disk.jobs, size)
+            with pytest.raises(DamagedError, match="shorter"):
+                store.add([new_job("x")])
+            assert disk.jobs.read_bytes() == sample.data[:size]
 
     def test_a_line_longer_than_what_is_read_at_once(self, disk: Disk) -> None:
         store, other = disk.open(), disk.open()
@@ -389,6 +390,32 @@ class TestJournal:
         jobs = [line for line in sample.data.splitlines(keepends=True) if line.startswith(b'{"id"')]
         assert seen == jobs[: len(seen)]
         assert len(seen) >= 7
+
+    def test_a_reader_is_given_whole_lines_and_where_they_are(
+        self, sample: Sample, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "journal"
+        path.write_bytes(sample.data[: sample.ends[0]])
+        reader, passer, writer = (Journal(str(path)) for _ in range(3))
+        for journal in (reader, passer, writer):
+            journal.follow()
+        lines = [b'{"id":"%d","text":"%s"}' % (n, b"x" * 999 * n) for n in range(90)]
+        for _ in range(2):
+            writer.append(lines, writer.meta)
+        blocks: List[Tuple[int, bytes]] = []
+        assert reader.follow(lambda offset, block: blocks.append((offset, block))) == 0
+        assert passer.follow() == 0
+        assert reader.end == passer.end == path.stat().st_size
+        data, at = path.read_bytes(), sample.ends[0]
+        assert len(blocks) > 5
+        for offset, block in blocks:
+            assert offset == at
+            assert block == data[at : at + len(block)]
+            assert not block or block.endswith(b"\n")
+            at += len(block)
+        assert at == len(data)
+        for journal in (reader, passer, writer):
+            journal.close()
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):

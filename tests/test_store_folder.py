@@ -146,6 +146,14 @@ class TestTrust:
         assert disk.torn == []
         disk.jobs.chmod(0o600)
 
+    def test_a_settings_file_that_cannot_be_read_is_not_taken_for_none(self, disk: Disk) -> None:
+        store = disk.open()
+        settings = disk.path / "settings.json"
+        settings.symlink_to(settings)
+        for look in (store.settings, lambda: store.configure({"b": "2"})):
+            with pytest.raises(StoreError, match=f"^cannot read {settings}: Too many levels"):
+                look()
+
     def test_a_settings_file_that_does_not_parse_is_named(self, disk: Disk) -> None:
         store = disk.open()
         settings = disk.path / "settings.json"

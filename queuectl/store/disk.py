@@ -5,8 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from typing import TYPE_CHECKING, Union
 
-from queuectl.errors import StoreError, StoreFullError
+from queuectl.errors import OutcomeUnknownError, StoreError, StoreFullError
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
+    Mapped = Union[mmap, bytes]
 
 _CHUNK = 1 << 20
 
@@ -31,6 +37,16 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(target, view) :]
+
+
+def map_file(fd: int, length: int, path: str) -> Mapped:
+    """Let the first bytes of an open file be read as if they were in memory; StoreError if not."""
+    import mmap
+
+    try:
+        return mmap.mmap(fd, length, access=mmap.ACCESS_READ) if length else b""
+    except OSError as error:
+        raise failure("read", path, error) from error
 
 
 def sync_data(fd: int) -> None:
@@ -68,10 +84,19 @@ def failure(action: str, path: str, error: OSError) -> Exception:
     return StoreError(f"cannot {action} {path}: {error.strerror}")
 
 
+def unconfirmed(path: str, error: OSError) -> OutcomeUnknownError:
+    """Put into words that the disk does not say whether it holds what it was given."""
+    return OutcomeUnknownError(
+        "the disk did not confirm the change, so its outcome is unknown: "
+        f"{path}: {error.strerror}"
+    )
+
+
 def replace_file(path: str, data: bytes) -> None:
     """Put a file in the place of another, so that a crash leaves one or the other, whole.
 
     Raises:
+        OutcomeUnknownError: the new one is there, but may not be after a loss of power.
         StoreError: it cannot be written; the old one is still there.
     """
     new = path + ".new"
@@ -85,6 +110,9 @@ def replace_file(path: str, data: bytes) -> None:
         finally:
             os.close(fd)
         os.rename(new, path)
-        sync_folder(os.path.dirname(path))
     except OSError as error:
         raise failure("write", path, error) from error
+    try:
+        sync_folder(os.path.dirname(path))
+    except OSError as error:
+        raise unconfirmed(path, error) from error

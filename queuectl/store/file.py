@@ -277,7 +277,7 @@ class FileStore(Store):
 
     def sync(self) -> None:
         self._file.reopen_if_replaced()
-        self._file.sync()
+        self._file.sync_all()
 
     def tend(self) -> None:
         self._file.reopen_if_replaced()
@@ -286,7 +286,7 @@ class FileStore(Store):
             self._synced_at = now
             state = (self._file.journal.inode, os.fstat(self._file.journal.fd).st_size)
             if state != self._synced_state:
-                self._file.sync()
+                self._file.sync_all()
                 self._synced_state = state
 
     def rewrite_due(self) -> bool:

@@ -31,7 +31,7 @@ from queuectl.errors import (
 from queuectl.job import Job, JobState
 from queuectl.store import recovery
 from queuectl.store.base import Notice
-from queuectl.store.disk import failure, sync_folder
+from queuectl.store.disk import failure, sync_folder, unconfirmed
 from queuectl.store.folder import StoreFolder
 from queuectl.store.journal import Commit, Journal
 from queuectl.store.lock import StoreLock
@@ -226,10 +226,19 @@ class JobFile:
             recovery.mark_unsynced(self._folder)
             if isinstance(error, OutcomeUnknownError):
                 raise
-            raise OutcomeUnknownError(
-                "the disk did not confirm the change, so its outcome is unknown: "
-                f"{self._folder.path}: {error.strerror}"
-            ) from error
+            raise unconfirmed(self._folder.path, error) from error
+
+    def sync_all(self) -> None:
+        """Wait until the disk holds what anybody committed, also where a sync failed before.
+
+        Raises:
+            OutcomeUnknownError: it does not say so.
+        """
+        if recovery.is_unsynced(self._folder):
+            with self.writing():
+                # Whoever writes has the file replaced by one that the disk holds.
+                pass
+        self.sync()
 
     def reopen_if_replaced(self) -> bool:
         """Open the file anew if another one has taken its place.

@@ -28,8 +28,15 @@ import re
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 from zlib import crc32
 
-from queuectl.errors import DamagedError, OutcomeUnknownError, StoreError
-from queuectl.store.disk import copy_range, failure, sync_data, sync_folder
+from queuectl.errors import DamagedError, StoreError
+from queuectl.store.disk import (
+    copy_range,
+    failure,
+    map_file,
+    sync_data,
+    sync_folder,
+    unconfirmed,
+)
 
 FORMAT = 1
 FEATURES: Tuple[str, ...] = ()
@@ -124,7 +131,7 @@ class Journal:
         reach = _BLOCK
         while True:
             start = max(size - reach, 0)
-            found = self._last_commit(os.pread(self.fd, size - start, start), start)
+            found = self._last_commit(self._read(size - start, start), start)
             if found is not None:
                 return found
             if start == 0:
@@ -133,10 +140,8 @@ class Journal:
 
     def last_good(self) -> Optional[Commit]:
         """Check the whole file, and find the last commit up to which every byte is right."""
-        import mmap
-
         size = os.fstat(self.fd).st_size
-        data = memoryview(mmap.mmap(self.fd, size, access=mmap.ACCESS_READ) if size else b"")
+        data = memoryview(map_file(self.fd, size, self.path))
         good: Optional[Commit] = None
         at = crc = 0
         for match in _COMMIT_LINES.finditer(data):
@@ -160,7 +165,7 @@ class Journal:
         """Move to where the first commit begins, to fill a new file."""
         self.rewind()
         self.end = self.header_end
-        self.crc = crc32(os.pread(self.fd, self.header_end, 0))
+        self.crc = crc32(self._read(self.header_end, 0))
 
     def backlog(self) -> int:
         """Tell how many bytes of the file were not read yet.
@@ -303,21 +308,24 @@ class Journal:
         try:
             sync_data(self.fd)
         except OSError as error:
-            raise OutcomeUnknownError(
-                "the disk did not confirm the change, so its outcome is unknown: "
-                f"{self.path}: {error.strerror}"
-            ) from error
+            raise unconfirmed(self.path, error) from error
 
     def line_at(self, offset: int) -> bytes:
         """Read one line, without its newline."""
-        data = os.pread(self.fd, 1024, offset)
+        data = self._read(1024, offset)
         size = 1024
         while b"\n" not in data:
             size *= 8
-            data = os.pread(self.fd, size, offset)
+            data = self._read(size, offset)
             if len(data) < size and b"\n" not in data:
                 raise DamagedError(self.path, offset, "a line has no end")
         return data[: data.index(b"\n")]
+
+    def _read(self, size: int, offset: int) -> bytes:
+        try:
+            return os.pread(self.fd, size, offset)
+        except OSError as error:
+            raise failure("read", self.path, error) from error
 
     def _open_to_read(self) -> int:
         try:
@@ -327,10 +335,10 @@ class Journal:
 
     def _read_header(self) -> Tuple[Meta, int]:
         size = _BLOCK
-        data = os.pread(self.fd, size, 0)
+        data = self._read(size, 0)
         while b"\n" not in data and len(data) == size:
             size *= 4
-            data = os.pread(self.fd, size, 0)
+            data = self._read(size, 0)
         line, newline, _ = data.partition(b"\n")
         # Before the version is believed: the sum is what all formats have in common.
         if not newline or not _sum_is_right(line):
@@ -379,7 +387,7 @@ class Journal:
         """Yield the bytes from `end` to `stop`."""
         at = self.end
         while at < stop:
-            data = os.pread(self.fd, min(_CHUNK, stop - at), at)
+            data = self._read(min(_CHUNK, stop - at), at)
             if not data:
                 return
             yield data

@@ -13,6 +13,7 @@ uses it) the wait is a series of looks.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -120,13 +121,14 @@ class StoreLock:
                 f"store locked for over {self._patience:g}s by another thread of this process"
             )
         try:
-            if not _try_descriptor(self._fd):
+            if not self._try():
                 self._wait()
             while os.fstat(self._fd).st_nlink == 0 and self._open_the_next():
                 self._wait()
         except BaseException:
             # An interrupt may have come when it was taken already.
-            _unlock_descriptor(self._fd)
+            with contextlib.suppress(OSError):
+                _unlock_descriptor(self._fd)
             self._threads.release()
             raise
 
@@ -150,9 +152,7 @@ class StoreLock:
                 try:
                     fd = self._open_file()
                 except OSError as error:
-                    raise StoreError(
-                        f"cannot lock the store: {self._path}: {error.strerror}"
-                    ) from error
+                    raise self._failure(error) from error
                 if self._fd >= 0:
                     os.close(self._fd)
                 # A lock that a thread of the parent held at the fork would stay taken here for
@@ -178,9 +178,23 @@ class StoreLock:
     def _open_file(self) -> int:
         return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
+    def _try(self) -> bool:
+        try:
+            return _try_descriptor(self._fd)
+        except OSError as error:
+            # As on a file system that knows no locks.
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> StoreError:
+        return StoreError(f"cannot lock the store: {self._path}: {error.strerror}")
+
     def _wait(self) -> None:
         wait = _wait_in_kernel if _may_use_alarm() else _look_again
-        if not wait(self._fd, self._patience):
+        try:
+            taken = wait(self._fd, self._patience)
+        except OSError as error:
+            raise self._failure(error) from error
+        if not taken:
             raise StoreLockedError(
                 f"store locked for over {self._patience:g}s by {_holder(self._path)}: {self._path}"
             )

@@ -41,6 +41,7 @@ def write(path: str, stored: Dict[str, str]) -> None:
     """Replace the settings; returns once the disk holds them.
 
     Raises:
+        OutcomeUnknownError: they are in force, but may not be after a loss of power.
         StoreError: they cannot be written; the old ones are still in force.
     """
     data = json.dumps(stored, indent=2, sort_keys=True).encode("ascii") + b"\n"

@@ -7,19 +7,20 @@ parsing what is not asked for.
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from zlib import crc32
 
 from queuectl.errors import DamagedError
 from queuectl.job import Job
-from queuectl.store.disk import failure
+from queuectl.store.disk import failure, map_file
 from queuectl.store.journal import REASON, SHORTER, Journal
 from queuectl.store.record import HEADS, PURGED, from_line, none_if_purged
 
-_Bytes = Union[mmap.mmap, bytes]
+if TYPE_CHECKING:
+    from queuectl.store.disk import Mapped
+
 _PURGED = PURGED.encode()
 
 # Up to so many ids are looked up one by one, from the end; more of them share one pass over
@@ -40,9 +41,9 @@ class Snapshot:
     """
 
     def __init__(self, journal: Journal, folder: str) -> None:
-        self._files: List[Tuple[str, _Bytes, int]] = []
+        self._files: List[Tuple[str, Mapped, int]] = []
         last = journal.tail()
-        live = _map(journal.fd, last.end)
+        live = map_file(journal.fd, last.end, journal.path)
         if crc32(memoryview(live)[: last.end]) != last.crc:
             good = journal.last_good()
             raise DamagedError(journal.path, 0 if good is None else good.end, REASON)
@@ -82,7 +83,7 @@ class Snapshot:
             for job_id in newest:
                 newest[job_id] = self._find_line(job_id)
             return newest
-        places: Dict[bytes, Tuple[_Bytes, int]] = {}
+        places: Dict[bytes, Tuple[Mapped, int]] = {}
         for _, data, end in self._files:
             for match in HEADS.finditer(data, 0, end):
                 if match[1] in newest:
@@ -94,7 +95,7 @@ class Snapshot:
     def select(self, states: Sequence[str], limit: Optional[int]) -> Iterator[Job]:
         """Yield the jobs in these states, newest first, at most `limit`."""
         wanted = {state.encode() for state in states}
-        newest: Dict[int, Tuple[_Bytes, int, bytes]] = {}
+        newest: Dict[int, Tuple[Mapped, int, bytes]] = {}
         for _, data, end in self._files:
             for match in HEADS.finditer(data, 0, end):
                 newest[int(match[2])] = (data, match.start(), match[3])
@@ -178,7 +179,7 @@ class Snapshot:
         try:
             if os.fstat(fd).st_size < length:
                 raise DamagedError(path, os.fstat(fd).st_size, SHORTER)
-            data = _map(fd, length)
+            data = map_file(fd, length, path)
         finally:
             os.close(fd)
         if crc32(memoryview(data)[:length]) != int(crc, 16):
@@ -186,14 +187,10 @@ class Snapshot:
         self._files.append((path, data, length))
 
 
-def _map(fd: int, length: int) -> _Bytes:
-    return mmap.mmap(fd, length, access=mmap.ACCESS_READ) if length else b""
-
-
 def _encoded(job_id: str) -> bytes:
     # What a user types need not be an id, nor text: bytes that are none arrive as lone surrogates.
     return job_id.encode("utf-8", "surrogatepass")
 
 
-def _line(data: _Bytes, at: int) -> bytes:
+def _line(data: Mapped, at: int) -> bytes:
     return data[at : data.find(b"\n", at)]
