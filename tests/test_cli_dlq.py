@@ -68,8 +68,10 @@ def test_all_of_them(cli: Cli, terminal: Callable[..., Terminal]) -> None:
     shown = terminal("dlq", "retry", "--all")
     assert shown.wait() == 0
     assert shown.text == "🔄 3 jobs moved from DLQ to pending queue\n"
+    before = job_file(cli)
     assert cli.run("dlq", "retry", "--all", check=0).stdout == ""
     assert cli.json("dlq", "purge", "--all") == []
+    assert job_file(cli) == before
     assert all(map(os.path.exists, paths))
 
 

@@ -308,8 +308,9 @@ def test_status_names_what_is_cancelled_and_what_is_scheduled(cli: Cli) -> None:
         now = clock.now()
         later = rules.enqueue("later", "x", now, max_retries=3, run_at=now + 1000)
         queue.store.add([later])
+        queue.enqueue("x", id="now")
     out = cli.run("status", check=0).stdout
-    assert "💀 DLQ: 0\n🚫 Cancelled: 1\n📦 Total: 2\n" in out
+    assert "💀 DLQ: 0\n🚫 Cancelled: 1\n📦 Total: 3\n" in out
     assert "=\n⏰ Scheduled: 1\n📁 Store: " in out
 
 

@@ -7,6 +7,8 @@ import time
 import pytest
 
 import support
+from queuectl import clock
+from queuectl import job as rules
 from queuectl.job import JobState
 from starting import HOLD, SLACK, STUBBORN, Queue, wait_until_gone
 from support import Cli, wait_until
@@ -119,6 +121,20 @@ def test_the_timeout_is_for_claiming_and_not_for_jobs(cli: Cli) -> None:
     start.finish(0)
     assert queue.job("held").state == JobState.COMPLETED
     assert queue.job("late").runs == 0
+
+
+def test_a_drain_waits_for_what_is_due_and_not_for_what_is_scheduled(cli: Cli) -> None:
+    with Queue(cli).opened() as manager:
+        now = clock.now()
+        for delay, drained in ((1000.0, True), (0.01, False)):
+            job = rules.enqueue(f"in{delay:g}", "x", now, max_retries=1, run_at=now + delay)
+            manager.store.add([job])
+            wait_until(lambda drained=drained: manager.is_drained() == drained)
+        job = manager.claim("w")
+        assert job is not None
+        assert not manager.is_drained()
+        manager.store.save([rules.complete(job, clock.now())])
+        assert manager.is_drained()
 
 
 def test_a_drain_waits_for_retries_and_ends_at_once_when_there_is_nothing_left(cli: Cli) -> None:
