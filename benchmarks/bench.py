@@ -31,6 +31,7 @@ class Sizes:
         crowd: processes that enqueue at once.
         million: jobs of the largest store.
         idle: seconds for which an idle worker is watched.
+        turns: how often what takes less than a second is measured where all else is once.
     """
 
     jobs: int = 4000
@@ -39,9 +40,10 @@ class Sizes:
     crowd: int = 200
     million: int = 1_000_000
     idle: float = 10.0
+    turns: int = 6
 
 
-QUICK = Sizes(jobs=20, few=10, many=500, crowd=5, million=2000, idle=0.2)
+QUICK = Sizes(jobs=20, few=10, many=500, crowd=5, million=2000, idle=0.2, turns=1)
 """Sizes that show that the command works, and nothing else."""
 
 

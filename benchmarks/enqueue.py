@@ -28,7 +28,7 @@ def figures(bench: Bench) -> List[Figure]:
             [Contestant("bare imports", lambda: _imports(bench))],
             must=1.3,
             aim=1.15,
-            turns=6,
+            turns=bench.sizes.turns,
             during=single.stores,
         ),
         Figure(
@@ -39,7 +39,7 @@ def figures(bench: Bench) -> List[Figure]:
             [Contestant("empty store", single.on_empty)],
             must=1.1,
             aim=1.0,
-            turns=6,
+            turns=bench.sizes.turns,
             during=single.stores,
         ),
         Figure(

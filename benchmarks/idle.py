@@ -30,7 +30,7 @@ def figures(bench: Bench) -> List[Figure]:
             must=20.0,
             aim=3.0,
             of_value=True,
-            turns=6,
+            turns=bench.sizes.turns,
             during=idle.at_rest,
         ),
         Figure(

@@ -23,7 +23,7 @@ def head(facts: Mapping[str, str], versions: Mapping[str, str], runs: int) -> Li
     return [
         ", ".join(f"{name}: {text}" for name, text in facts.items()),
         ", ".join(f"{name} {text}" for name, text in versions.items()),
-        f"medians of {runs} runs and more, interleaved, after one that does not count",
+        f"medians, of {runs} turns or more, interleaved, after one that does not count",
     ]
 
 

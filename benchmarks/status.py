@@ -23,7 +23,7 @@ def figures(bench: Bench) -> List[Figure]:
             [Contestant("empty store", lambda: _status(bench, Content()))],
             must=1.2,
             aim=1.05,
-            turns=6,
+            turns=bench.sizes.turns,
         )
     ]
 
