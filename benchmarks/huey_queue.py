@@ -1,0 +1,26 @@
+"""The huey queue that is drained; a module of its own, for huey's consumer imports it.
+
+The file and whether it is synced come from `HUEY_FILE` and `HUEY_FSYNC`, set by `peers`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from huey import SqliteHuey
+
+queue = SqliteHuey(filename=os.environ["HUEY_FILE"], fsync=os.environ["HUEY_FSYNC"] == "1")
+
+
+@queue.task()  # type: ignore[untyped-decorator]
+def shell(command: str) -> None:
+    """Run a command as QueueCTL does, but keep nothing of its output."""
+    subprocess.run(["sh", "-c", command])
+
+
+def fill(jobs: int, last: str) -> None:
+    """Queue `true` jobs and a last command."""
+    for _ in range(jobs - 1):
+        shell("true")
+    shell(last)

@@ -1,0 +1,205 @@
+"""The same drain by others that keep a queue on disk, and by GNU parallel, which keeps none.
+
+Every peer runs `sh -c true` on two workers, as it comes, with its defaults but for what is said.
+Rates are compared, so those that take long to be given their jobs drain fewer of them. What favours
+the peers is left so: tsp and nq are up and have all jobs before their time begins, and huey and rq
+keep nothing of what jobs print, while for QueueCTL the whole command counts and it keeps output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Iterator, List
+
+from benchmarks.bench import TELL, Bench, now
+from benchmarks.environment import CHECKOUT
+from benchmarks.figure import Contestant, Figure, MeasureError
+from benchmarks.processes import Fifo, output, running, timed
+
+_HUEY_FILL = """
+import sys
+from benchmarks.huey_queue import fill
+fill(int(sys.argv[1]), sys.argv[2])
+"""
+_RQ_FILL = """
+import sys
+from redis import Redis
+from rq import Queue
+queue = Queue(connection=Redis(unix_socket_path=sys.argv[2]))
+job = Queue.prepare_data("subprocess.call", (["sh", "-c", "true"],))
+queue.enqueue_many([job] * int(sys.argv[1]))
+"""
+_RQ_COUNT = """
+import sys
+from redis import Redis
+from rq import Queue
+print(Queue(connection=Redis(unix_socket_path=sys.argv[1])).finished_job_registry.count)
+"""
+_WAIT = 'read line < "$GATE"'
+
+
+def figures(bench: Bench) -> List[Figure]:
+    """The figures of this family."""
+    jobs = bench.sizes.jobs
+    peers = Peers(bench)
+    find = bench.environment.program
+    return [
+        Figure(
+            "peers",
+            f"start --count 2 --drain --quiet on {jobs} `true` jobs, the whole command, against "
+            "every peer with a store",
+            "jobs/s",
+            bench.draining(2),
+            [
+                Contestant(
+                    "huey, fsync on", lambda: peers.huey(True), _need(find("huey_consumer"))
+                ),
+                Contestant(
+                    "huey, fsync off", lambda: peers.huey(False), _need(find("huey_consumer"))
+                ),
+                Contestant("tsp", peers.tsp, _need(find("tsp"), "task-spooler")),
+                Contestant("nq", peers.nq, _need(find("nq"), "nq")),
+                Contestant(
+                    "rq, redis with its default snapshots",
+                    peers.rq,
+                    _need(find("rq")) or _need(find("redis-server"), "redis-server"),
+                ),
+            ],
+            must=1.0,
+            aim=1.4,
+            more_is_better=True,
+        ),
+        Figure(
+            "parallel",
+            f"the same against GNU parallel -j2 with {bench.sizes.few} jobs, which keeps no queue",
+            "jobs/s",
+            bench.draining(2),
+            [Contestant("parallel -j2", peers.parallel, _need(find("parallel"), "parallel"))],
+            more_is_better=True,
+        ),
+    ]
+
+
+def _need(found: str, package: str = "") -> str:
+    """Say what is missing if a program was not found."""
+    if found:
+        return ""
+    return f"apt-get install {package}" if package else "not in the benchmark's environment"
+
+
+class Peers:
+    """The peers; each method drains one queue and returns jobs a second.
+
+    Args:
+        bench: the run.
+    """
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._variables = bench.environment.variables
+        self._python = bench.environment.python
+        self._find = bench.environment.program
+
+    def huey(self, fsync: bool) -> float:
+        """`huey_consumer -w 2 -k process` on SQLite, from its spawn to the last job."""
+        jobs = self._bench.sizes.jobs
+        with self._folder() as folder, self._bench.fifo() as told:
+            environ = {
+                **self._variables,
+                "HUEY_FILE": str(folder / "huey.db"),
+                "HUEY_FSYNC": "1" if fsync else "0",
+                "PYTHONPATH": str(CHECKOUT),
+                "TELL": str(told.path),
+            }
+            output([self._python, "-c", _HUEY_FILL, str(jobs), TELL], environ)
+            os.sync()
+            argv = [self._find("huey_consumer"), "benchmarks.huey_queue.queue"]
+            began = now()
+            with running([*argv, "-w", "2", "-k", "process", "-q"], environ, end=()) as consumer:
+                return jobs / (told.wait(writer=consumer) - began)
+
+    def rq(self) -> float:
+        """The whole of `rq worker-pool -b -n 2`, with its SimpleWorker, which forks for no job.
+
+        Redis listens on a socket in the folder only.
+        """
+        jobs = self._bench.sizes.jobs
+        with self._folder() as folder:
+            socket = folder / "redis.sock"
+            listen = ["--port", "0", "--unixsocket", str(socket), "--dir", str(folder)]
+            with running([self._find("redis-server"), *listen], self._variables):
+                while not socket.exists():
+                    time.sleep(0.01)
+                output([self._python, "-c", _RQ_FILL, str(jobs), str(socket)], self._variables)
+                os.sync()
+                pool = [self._find("rq"), "worker-pool", "-b", "-q", "-n", "2"]
+                worker = ["-w", "rq.worker.SimpleWorker", "-u", f"unix://{socket}"]
+                took = timed([*pool, *worker], self._variables)
+                finished = output([self._python, "-c", _RQ_COUNT, str(socket)], self._variables)
+                if int(finished) != jobs:
+                    raise MeasureError(f"{finished.strip()} of {jobs} jobs finished")
+                return jobs / took
+
+    def tsp(self) -> float:
+        """`tsp -S 2`, from the end of a job that has held both slots to the start of the last."""
+        jobs, tsp = self._bench.sizes.few, self._find("tsp")
+        with self._folder() as folder, self._bench.fifo() as gate, self._bench.fifo() as told:
+            environ = {
+                **self._variables,
+                "TS_SOCKET": str(folder / "socket"),
+                "TMPDIR": str(folder),
+                "TELL": str(told.path),
+                "GATE": str(gate.path),
+            }
+            output([tsp, "-S", "2"], environ)
+            try:
+                output([tsp, "-N", "2", "sh", "-c", _WAIT], environ)
+                for _ in range(jobs):
+                    output([tsp, "sh", "-c", "true"], environ)
+                output([tsp, "-N", "2", "sh", "-c", TELL], environ)
+                return self._rate(gate, 1, told)
+            finally:
+                output([tsp, "-K"], environ)
+
+    def nq(self) -> float:
+        """Two folders of nq side by side, from the end of what both wait for to both last jobs."""
+        jobs, nq = self._bench.sizes.few, self._find("nq")
+        with self._folder() as folder, self._bench.fifo() as gate, self._bench.fifo() as told:
+            for number in range(2):
+                environ = {
+                    **self._variables,
+                    "NQDIR": str(folder / f"nq{number}"),
+                    "TELL": str(told.path),
+                    "GATE": str(gate.path),
+                }
+                output([nq, "-q", "sh", "-c", _WAIT], environ)
+                for _ in range(jobs // 2):
+                    output([nq, "-q", "sh", "-c", "true"], environ)
+                output([nq, "-q", "sh", "-c", TELL], environ)
+            return self._rate(gate, 2, told)
+
+    def parallel(self) -> float:
+        """`parallel -j2`, the whole command."""
+        jobs, parallel = self._bench.sizes.few, self._find("parallel")
+        script = f"seq {jobs} | {parallel} -j2 -N0 sh -c true"
+        return jobs / timed(["sh", "-c", script], self._variables)
+
+    def _rate(self, gate: Fifo, queues: int, told: Fifo) -> float:
+        """Let the queues that wait at the gate go on; return the rate at which all jobs ran."""
+        os.sync()
+        began = now()
+        gate.tell(queues)
+        return self._bench.sizes.few / (told.wait(queues) - began)
+
+    @contextlib.contextmanager
+    def _folder(self) -> Iterator[Path]:
+        path = self._bench.path("peer")
+        path.mkdir(0o700)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path)
