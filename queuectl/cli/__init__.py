@@ -17,6 +17,7 @@ def main() -> None:
         gc.disable()
         from queuectl.cli.app import run
 
+        gc.freeze()
         gc.enable()
         code = run(sys.argv[1:])
     except KeyboardInterrupt:

@@ -193,4 +193,4 @@ def _read_line(line: bytes, defaults: Defaults) -> Optional[NewJob]:
         return NewJob(**{**defaults._asdict(), **_read_object(start)})
     if text.startswith(_LITERAL):
         text = text[len(_LITERAL) :]
-    return NewJob(validate_command(text), **defaults._asdict())
+    return NewJob(validate_command(text), None, defaults.max_retries, defaults.timeout)

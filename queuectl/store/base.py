@@ -190,7 +190,7 @@ class Store(abc.ABC):
         """Return workers that died; each is the caller's alone until it calls `bury` or ends.
 
         `thorough` also finds jobs whose worker left no trace, as after a power failure, at the cost
-        of a full read.
+        of a full read if any job is processing.
         """
 
     @abc.abstractmethod

@@ -83,7 +83,7 @@ class FileStore(Store):
             # A purge that died left the output of other jobs of these ids.
             self._folder.drop_logs(given_ids)
             first = self._file.journal.meta["seq"] + 1
-            added = [replace(job, seq=first + number) for number, job in enumerate(jobs)]
+            added = [rules.placed(job, first + number) for number, job in enumerate(jobs)]
             self._file.append([to_line(job) for job in added], [None] * len(added), added)
             return added
 
@@ -391,6 +391,9 @@ class FileStore(Store):
         return self._file.read(lambda snapshot: snapshot.claimed_by(worker))
 
     def _without_trace(self) -> Iterator[Lost]:
+        if self.counts().processing == 0:
+            # As mostly when work begins: then the file need not be read through for it.
+            return
         # A worker enrols before it claims, and leaves after it has finished. So one of a claim that
         # was there before we looked for the worker in vain, and is still there after, left no
         # trace.
