@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from typing import Iterator, List, Mapping, NamedTuple, Optional, Set
+from typing import Collection, Iterator, List, Mapping, NamedTuple, Optional, Set
 
 _HAS_PROC = os.path.exists("/proc/self/stat")
 _DEAD = "ZXx"
@@ -50,15 +50,22 @@ def was_given(name: str) -> bool:
     return any(entry.startswith(start) for entry in _read("/proc/self/environ").split(b"\0"))
 
 
-def open_descriptors() -> Set[int]:
-    """This process's open descriptors."""
+def listed_descriptors() -> Set[int]:
+    """This process's open descriptors, and the one that was open to list them."""
     try:
-        listed = [int(name) for name in os.listdir("/dev/fd")]
+        return set(map(int, os.listdir("/dev/fd")))
     except OSError:
-        listed = list(range(1024))
+        return set(range(1024))
+
+
+def open_descriptors(but: Collection[int] = ()) -> Set[int]:
+    """This process's open descriptors.
+
+    Args:
+        but: those that are not asked for.
+    """
     found = set()
-    for fd in listed:
-        # The one that was open to list them is among them.
+    for fd in listed_descriptors().difference(but):
         with contextlib.suppress(OSError):
             os.fstat(fd)
             found.add(fd)

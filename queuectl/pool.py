@@ -2,7 +2,8 @@
 
 Each worker holds the reading end of a pipe of which the supervisor alone holds the writing end: it
 brings orders, and its end tells of the supervisor's death, however that came. So every child that
-is forked closes the writing ends that it inherited, its own among them.
+is forked closes the writing ends that it inherited, its own among them. It closes whatever else the
+supervisor holds for a worker too: each job that is spawned would have to.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from mmap import mmap
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from time import monotonic
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, List, Set, Tuple
 
 from queuectl import machine
 from queuectl.events import Event, EventKind, Report
@@ -32,10 +33,11 @@ the exit code."""
 class Child:
     """A worker's process, as its supervisor sees it."""
 
-    def __init__(self, process: BaseProcess, orders: int, slot: int) -> None:
+    def __init__(self, process: BaseProcess, orders: int, slot: int, descriptors: Set[int]) -> None:
         self.process = process
         self.orders = orders
         self.slot = slot
+        self.descriptors = descriptors
         self.born = monotonic()
 
     def order(self, what: bytes) -> None:
@@ -135,11 +137,13 @@ class Pool:
     def let_go(self) -> None:
         """In a forked child: close what is the supervisor's."""
         for child in self._children.values():
-            os.close(child.orders)
+            _close(child.descriptors)
 
     def _spawn(self, slot: int) -> None:
         name = f"Worker-{slot + 1}"
-        before = machine.open_descriptors()
+        # With the number that the listing had, which is the lowest free: the pipe has it next.
+        before = machine.listed_descriptors()
+        reading = -1
         try:
             reading, writing = os.pipe()
             os.set_blocking(writing, False)
@@ -150,19 +154,24 @@ class Pool:
         except OSError as error:
             # The system has no process, or no descriptor, to spare just now. Not only our pipe is
             # left then, but also those that multiprocessing made for itself.
-            for fd in machine.open_descriptors() - before:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+            _close({reading} | machine.open_descriptors(but=before))
             detail = f"cannot be started: {error.strerror}"
             self._report(Event(EventKind.WARNING, name, detail=detail))
             self._vacant[slot] = monotonic() + _LONGEST_PAUSE
         else:
             os.close(reading)
             del self._vacant[slot]
-            self._children[slot] = Child(process, writing, slot)
+            held = machine.open_descriptors(but=before)
+            self._children[slot] = Child(process, writing, slot, held)
 
     def _be_worker(self, slot: int, name: str, orders: int, writing: int) -> None:
         self.let_go()
         # Else this very process would keep its pipe from ending.
         os.close(writing)
         os._exit(self._work(slot, name, orders))
+
+
+def _close(descriptors: Set[int]) -> None:
+    for fd in descriptors:
+        with contextlib.suppress(OSError):
+            os.close(fd)
