@@ -117,7 +117,8 @@ class Supervisor:
 
     def _prepare(self) -> None:
         """Do what comes before the first worker; a signal ends it, however long it would take."""
-        self._store.enroll(self._member("supervisor", "start", os.getpid()))
+        self._own = self._member("supervisor", "start", os.getpid())
+        self._store.enroll(self._own)
         self._waiter.register(self._store.listen())
         self._rescues.begin(self._store.lost(thorough=True))
         # Read once, before the fork, so that the workers share it.
@@ -132,6 +133,7 @@ class Supervisor:
             if self._store.listen() in ready:
                 self._pool.wake(self._store.hear())
             self._heed_requests()
+            self._note_stop()
             died = self._reap()
             if died or monotonic() >= self._next_tick:
                 self._tick()
@@ -241,6 +243,12 @@ class Supervisor:
         )
         if running:
             self._report(Event(EventKind.STOPPING, "start", detail=str(running)))
+
+    def _note_stop(self) -> None:
+        """Let whoever asked for the stop know that nothing is claimed any more."""
+        if self._stopping and not self._own.stopping:
+            self._own = self._own._replace(stopping=True)
+            self._store.note(self._own)
 
     def _force(self, code: int) -> None:
         """Have the workers end what they run."""

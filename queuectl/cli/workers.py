@@ -156,11 +156,11 @@ def _stop(
         for member_id in list(deaf):
             if manager.store.ask_to_stop(member_id, force):
                 del deaf[member_id]
-        if is_job and not deaf:
+        living = {member.id: member for member in manager.members("supervisor")}
+        if is_job and all(member.stopping for member in living.values() if member.id in left):
             # They wait for this very job to end.
             return list(asked.values()), []
         time.sleep(_LOOK)
-        living = {member.id for member in manager.members("supervisor")}
         left = {member_id: member for member_id, member in left.items() if member_id in living}
         deaf = {member_id: member for member_id, member in deaf.items() if member_id in left}
     return list(asked.values()), list(left.values())

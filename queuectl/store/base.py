@@ -53,6 +53,7 @@ class Member(NamedTuple):
         group: the process group of the job's command, once spawned.
         born: when the leader of that group started, in the kernel's own terms.
         boot: which boot of the machine `born` belongs to.
+        stopping: whether a supervisor was told to stop, and has told its workers.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Member(NamedTuple):
     group: Optional[int] = None
     born: Optional[str] = None
     boot: Optional[str] = None
+    stopping: bool = False
 
 
 class Lost(NamedTuple):
