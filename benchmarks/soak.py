@@ -7,7 +7,8 @@ its workers are killed one by one. What must be true at the end:
 - each has ended: what succeeds is completed, what fails is dead, and only a job whose every attempt
   was spent by dying workers may have come to anything else;
 - each that completed has run, and none has run more often than it was claimed;
-- memory, and the job file between two rewrites, are no larger in the second half than in the first.
+- the most memory and the longest job file of the second half exceed those of the first by no more
+  than a quarter.
 
 The history and the output that is kept grow by design; what is dead stays in the job file, so it is
 purged, as a user would.
