@@ -64,9 +64,6 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, what: str = "t
         pause = min(pause * 1.5, 0.05)
 
 
-# ---- Processes ----
-
-
 def processes(mark: str, containing: str = "") -> Dict[int, str]:
     """The living processes that carry this mark: from process id to command line.
 
@@ -131,9 +128,6 @@ def _end_group(process: subprocess.Popen[Any]) -> None:
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-# ---- Output that grows ----
 
 
 class _Search:
@@ -354,9 +348,6 @@ class Terminal:
                 if not chunk:
                     return
                 self._data += chunk
-
-
-# ---- queuectl ----
 
 
 class Cli:

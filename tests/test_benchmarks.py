@@ -53,9 +53,6 @@ def one(*turns: float) -> Callable[[], float]:
     return lambda: next(values)
 
 
-# ---- The command ----
-
-
 @needs_linux
 @pytest.mark.slow
 def test_measures_everything_that_needs_no_peer(tmp_path: Path) -> None:
@@ -100,9 +97,6 @@ def test_the_document_tells_of_every_figure(tmp_path: Path) -> None:
     explained = document[: document.index("## Results")]
     for figure in figures(tmp_path, Sizes()):
         assert f"\n| `{figure.name}` | " in explained
-
-
-# ---- How it measures and judges ----
 
 
 def test_contestants_take_turns_and_the_first_does_not_count() -> None:
@@ -179,9 +173,6 @@ def test_judges_rates_times_and_values(
     (row,) = measure(figure, 1)
     assert report.verdict(row) == said
     assert row.is_missed == (said == "missed")
-
-
-# ---- The soak ----
 
 
 @needs_linux

@@ -63,9 +63,6 @@ def orphaned(spawn: Spawn, **variables: str) -> int:
     return reaped(process)
 
 
-# ---- The machine ----
-
-
 @needs_proc
 def test_boot_id_is_the_kernels() -> None:
     assert machine.boot_id() == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -78,9 +75,6 @@ def test_boot_id_is_never_empty_nor_changes() -> None:
 
 def test_host_is_the_name_of_the_machine() -> None:
     assert machine.host() == os.uname().nodename
-
-
-# ---- born ----
 
 
 @pytest.mark.usefixtures("source")
@@ -118,9 +112,6 @@ def test_born_is_not_misled_by_a_program_with_a_hostile_name(spawn: Spawn, tmp_p
     fields = Path(f"/proc/{process.pid}/stat").read_text().split(") ")[-1].split()
     assert machine.born(process.pid) == fields[22 - 3]
     assert machine.group_members(process.pid) == [process.pid]
-
-
-# ---- Groups ----
 
 
 @pytest.mark.usefixtures("source")
@@ -215,9 +206,6 @@ def test_numbers_that_mean_everybody_are_no_group(number: int) -> None:
     assert machine.groups_of_run(number, "1", machine.boot_id(), {}) == []
 
 
-# ---- Finding groups by their environment ----
-
-
 @pytest.mark.usefixtures("source")
 def test_find_groups_wants_every_variable_with_its_whole_value(mark: str, spawn: Spawn) -> None:
     process = spawn("sleep", "300", JOB=mark, RUN="1")
@@ -268,9 +256,6 @@ def test_find_groups_never_finds_our_own(mark: str) -> None:
         assert process.pid in machine.group_members(os.getpgrp())
         reaped(other)
         process.kill()
-
-
-# ---- The groups of a dead run ----
 
 
 @pytest.mark.usefixtures("source")

@@ -150,9 +150,6 @@ def script(text: str, home: Path) -> str:
     return subprocess.check_output([sys.executable, str(program)], env=environ).decode()
 
 
-# ---- How it ended, in words ----
-
-
 def test_success_says_nothing(bench: Bench) -> None:
     assert bench.run("true") == Outcome(None, 0, None, None)
 
@@ -213,9 +210,6 @@ def test_a_last_line_is_not_cut_within_a_character(bench: Bench) -> None:
     command = "import sys; sys.stdout.buffer.write(b'x' + '€'.encode() * 1365 + b'xx'); sys.exit(1)"
     error = bench.run(f'{PYTHON} "{command}"').error
     assert error == "Exit code 1: " + "€" * 199 + "…"
-
-
-# ---- Starting ----
 
 
 def test_the_group_is_told_once_and_is_a_session_of_its_own(bench: Bench) -> None:
@@ -461,9 +455,6 @@ def test_umask_and_limits_are_those_of_the_process(bench: Bench) -> None:
         os.umask(before)
 
 
-# ---- Output ----
-
-
 def test_silence_leaves_no_file_and_the_next_run_the_same_spool(bench: Bench) -> None:
     bench.run("true")
     first = bench.spool.stat()
@@ -578,9 +569,6 @@ def test_a_spool_that_was_removed_while_idle_is_made_anew(bench: Bench) -> None:
     bench.spool.unlink()
     bench.run("echo x")
     assert bench.output() == b"x\n"
-
-
-# ---- Bounded output ----
 
 
 def parts(output: bytes) -> List[bytes]:
@@ -713,9 +701,6 @@ def test_a_gibibyte_without_a_line_end_costs_neither_memory_nor_disk(bench: Benc
     assert 0.9 < (len(head) + int(cut) + len(tail)) / (1 << 30) < 1.001
 
 
-# ---- Background processes ----
-
-
 def test_a_background_process_does_not_hold_up_its_job(bench: Bench) -> None:
     assert bench.run("sleep 300 & echo done") == Outcome(None, 0, None)
     assert machine.group_alive(bench.groups[0])
@@ -830,9 +815,6 @@ def test_where_files_cannot_be_locked_the_group_tells(
     assert bench.output() == b""
     bench.run("true", 2)
     assert not bench.kept(2).exists()
-
-
-# ---- Ending a job ----
 
 
 def test_a_job_that_takes_too_long_is_ended(bench: Bench) -> None:
@@ -984,9 +966,6 @@ def test_what_on_spawn_raises_passes_through_and_the_job_is_gone(bench: Bench) -
     bench.run("echo y", 2)
     assert not bench.kept().exists()
     assert bench.output(2) == b"y\n"
-
-
-# ---- Waiting ----
 
 
 def test_a_job_is_looked_at_every_tenth_of_a_second(bench: Bench) -> None:

@@ -62,9 +62,6 @@ def test_a_job_finds_no_locale_that_start_was_not_given(cli: Cli) -> None:
     assert "LC_CTYPE=C.UTF-8" in queue.logs("given")
 
 
-# ---- What they find ----
-
-
 def test_a_job_runs_where_it_was_enqueued_under_the_name_that_its_user_called_it(cli: Cli) -> None:
     queue = Queue(cli)
     real, link = queue.folder / "real", queue.folder / "link"
@@ -165,9 +162,6 @@ def test_a_lock_around_start_is_free_when_it_ends_though_a_background_process_li
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     finally:
         os.kill(pid, signal.SIGKILL)
-
-
-# ---- What they do ----
 
 
 def test_a_background_process_that_keeps_the_output_open_holds_nothing_up(cli: Cli) -> None:

@@ -146,9 +146,6 @@ def test_variables_of_start_come_before_stored_settings(cli: Cli) -> None:
     start.finish(0)
 
 
-# ---- How soon ----
-
-
 def test_an_idle_worker_starts_a_new_job_at_once(cli: Cli) -> None:
     queue = Queue(cli)
     start = queue.start("--count", "2")

@@ -232,9 +232,6 @@ def test_while_it_stops_it_waits_without_using_the_processor(cli: Cli) -> None:
     start.finish(0)
 
 
-# ---- At a terminal ----
-
-
 def at_terminal(queue: Queue, terminal: Callable[..., Terminal], command: str) -> Terminal:
     queue.add(command, id="job")
     start = terminal("start", "--count", "2")
@@ -301,9 +298,6 @@ def test_the_second_signal_of_a_terminal_that_is_closed_is_none(
     job = queue.wait_for("held", JobState.COMPLETED)
     assert (job.attempts, job.interruptions) == (1, 0)
     wait_until(lambda: queue.members("supervisor") == [], what="the end of start")
-
-
-# ---- Started with signals ignored ----
 
 
 def ignoring(cli: Cli, names: str) -> None:

@@ -29,9 +29,6 @@ from support import Cli, wait_until
 pytestmark = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
 
 
-# ---- A removed store ----
-
-
 def remove(folder: Path) -> float:
     """Do what `rm -rf` does, also while others make files there; return when."""
     while folder.exists():
@@ -118,9 +115,6 @@ def test_a_removed_store_ends_what_dead_workers_left(cli: Cli) -> None:
     removed = remove(cli.store)
     start.finish(3)
     assert wait_until_gone(running, timeout=0.1) - removed < 1 + 0.6 + SLACK
-
-
-# ---- Damaged settings, a held lock ----
 
 
 @pytest.mark.parametrize(("content", "code"), [("{", 4), ('{"backoff_base": "x"}', 2)])

@@ -166,9 +166,6 @@ def look(tree: Tree) -> Union[Found, str]:
             disk.close()
 
 
-# ---- Stories ----
-
-
 def nothing(disk: Disk) -> None:
     pass
 
