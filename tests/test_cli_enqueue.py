@@ -95,6 +95,10 @@ REFUSED_WORDS = {
         ["make", "--max-retry", "3"],
         "no such option --max-retry: did you mean --max-retries? see queuectl enqueue --help",
     ),
+    "an option that is ours in capitals": (
+        ["--ID", "x", "true"],
+        "no such option --ID: did you mean --id? see queuectl enqueue --help",
+    ),
     "an option without its value": (
         ["make", "--max-retries"],
         "option '--max-retries' requires an argument; see queuectl enqueue --help",
@@ -133,6 +137,7 @@ REFUSED_JSON = {
     '{"command": "x", "cwd": "/"}': "the key 'cwd' is set by queuectl",
     '{"command": "x", "seq": 1}': "the key 'seq' is unknown: use id, command, max_retries, timeout",
     '{"comand": "x"}': "the key 'comand' is unknown: did you mean 'command'?",
+    '{"COMMAND": "x"}': "the key 'COMMAND' is unknown: did you mean 'command'?",
     '{"command": "x", "command": "y"}': "the key 'command' is there twice",
     '{"command": "x", "timeout": NaN}': "NaN is not a number",
     '{"command": "x", "timeout": -Infinity}': "-Infinity is not a number",

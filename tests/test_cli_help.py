@@ -156,6 +156,11 @@ NEAREST = {
         ["enque", "x"],
         "no such command 'enque': did you mean enqueue? see queuectl --h",
     ),
+    "a command in capitals": (["LIST"], "no such command 'LIST': did you mean list? see queuectl"),
+    "an option in capitals": (
+        ["list", "--ALL"],
+        "no such option --ALL: did you mean --all? see qu",
+    ),
     "a command like none": (["xyz"], "no such command 'xyz'; see queuectl --help"),
     "a hostile command": (["\x1b[2J"], r"no such command '\x1b[2J'; see queuectl --help"),
     "a command of a group": (["dlq", "retyr"], "no such command 'retyr': did you mean retry? see"),

@@ -6,7 +6,7 @@ This is the one place where an error becomes a line on standard error and an exi
 from __future__ import annotations
 
 import os
-from typing import Sequence
+from typing import Optional, Sequence
 
 import click
 
@@ -115,16 +115,26 @@ def usage_text(error: click.UsageError) -> str:
 
 def _what_is_wrong(error: click.UsageError) -> str:
     if isinstance(error, click.NoSuchOption):
-        near = error.possibilities
-        return f"no such option {error.option_name}" + (
-            f": did you mean {near[0]}?" if near else ""
-        )
+        near = _nearest_option(error)
+        return f"no such option {error.option_name}" + (f": did you mean {near}?" if near else "")
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return f"missing {error.param.human_readable_name}"
     if isinstance(error, click.BadParameter) and error.param is not None:
         return f"bad value for {error.param.opts[0]}: {error.message}"
     text = " ".join(error.format_message().split()).rstrip(".")
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def _nearest_option(error: click.NoSuchOption) -> Optional[str]:
+    """Name the long option that one is nearly, whatever its case, which Click minds."""
+    if error.ctx is None or not error.option_name.startswith("--"):
+        return None
+    import difflib
+
+    options = error.ctx.command.get_params(error.ctx)
+    names = [name for option in options for name in option.opts if name.startswith("--")]
+    near = difflib.get_close_matches(error.option_name.lower(), names, n=1)
+    return near[0] if near else None
 
 
 def _confess() -> None:

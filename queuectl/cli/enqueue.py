@@ -59,7 +59,7 @@ class EnqueueCommand(Command):
         import difflib
 
         ours = [name for option in self.params for name in option.opts]
-        return bool(difflib.get_close_matches(word, ours, n=1, cutoff=0.8))
+        return bool(difflib.get_close_matches(word.lower(), ours, n=1, cutoff=0.8))
 
     def _split(self, args: List[str]) -> _Words:
         takes_value = {

@@ -108,7 +108,7 @@ def _why_not(key: str) -> str:
         return f"{key!r} is set by queuectl"
     import difflib
 
-    near = difflib.get_close_matches(key, _KEYS, n=1)
+    near = difflib.get_close_matches(key.lower(), _KEYS, n=1)
     return f"{key!r} is unknown: " + (
         f"did you mean {near[0]!r}?" if near else f"use {', '.join(_KEYS)}"
     )
