@@ -125,7 +125,7 @@ class Soak:
     def _sample(self, start: int) -> None:
         try:
             used = memory([start, *children(start)])
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return  # One was killed just now.
         status = self._job_file.stat()
         self.samples.append(Sample(used, status.st_size, status.st_ino))
