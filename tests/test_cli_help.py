@@ -44,7 +44,8 @@ GROUPS = [path for path, command in ALL.items() if isinstance(command, click.Gro
 def test_every_command_is_there() -> None:
     assert list(ALL) == [
         "queuectl", "queuectl enqueue", "queuectl start", "queuectl stop", "queuectl status",
-        "queuectl list", "queuectl show", "queuectl logs", "queuectl config",
+        "queuectl list", "queuectl show", "queuectl logs", "queuectl export", "queuectl import",
+        "queuectl config",
         "queuectl config get", "queuectl config list", "queuectl config reset",
         "queuectl config set", "queuectl dlq", "queuectl dlq list", "queuectl dlq purge",
         "queuectl dlq retry", "queuectl worker", "queuectl worker start", "queuectl worker stop",

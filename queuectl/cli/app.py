@@ -30,6 +30,10 @@ _SECTIONS = {
         "show": "queuectl.cli.jobs:show",
         "logs": "queuectl.cli.logs:logs",
     },
+    "Moving and backup": {
+        "export": "queuectl.cli.transfer:export_queue",
+        "import": "queuectl.cli.transfer:import_queue",
+    },
     "Configuration": {"config": "queuectl.cli.config:config"},
     "Dead letter queue": {"dlq": "queuectl.cli.dlq:dlq"},
     "": {"worker": "queuectl.cli.workers:worker"},
