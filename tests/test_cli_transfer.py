@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import subprocess
 from dataclasses import replace
+from random import Random
 from typing import Any, Callable, Dict, List
 
 import pytest
 
-from queuectl.errors import InvalidValueError
+from queuectl import job as rules
+from queuectl.errors import InvalidValueError, WrongStateError
 from queuectl.job import SHOWN_FIELDS, Job
 from queuectl.soundness import to_job
+from queuectl.testing.common import NOW, new_job
 from queuectl.testing.jobs import store_each_state
 from queuectl.testing.memory import MemoryStore
 from support import Cli
@@ -103,8 +108,9 @@ def test_ids_that_are_taken_are_refused_or_passed_over(cli: Cli, jobs: List[Job]
 
 
 BAD: Dict[str, Callable[[List[str]], List[str]]] = {
-    "line 1: it is not JSON": lambda lines: [],
-    "line 1: it is not the header of a queuectl export": lambda lines: lines[1:],
+    "line 1: it is not the header of a queuectl export": lambda lines: [],
+    "line 1: it is not the header": lambda lines: lines[1:],
+    "line 1: it is not JSON": lambda lines: ["echo hello", *lines],
     "line 1: this queuectl does not know version 2": lambda lines: [
         lines[0].replace('"version": 1', '"version": 2')
     ],
@@ -114,7 +120,13 @@ BAD: Dict[str, Callable[[List[str]], List[str]]] = {
     "line 1: bad value for max_retries": lambda lines: [lines[0].replace('"7"', '"x"')],
     "line 2: it is not JSON": lambda lines: [lines[0], lines[1][:-1], lines[2]],
     "line 3: it is not an object": lambda lines: [*lines[:2], "[]"],
-    "line 3: cwd is missing": lambda lines: [*lines[:2], lines[2].replace('"cwd"', '"cdw"')],
+    "line 3: 'cdw' is no field": lambda lines: [*lines[:2], lines[2].replace('"cwd"', '"cdw"')],
+    "line 3: 'seq' is no field": lambda lines: [*lines[:2], lines[2].replace('"cwd"', '"seq"')],
+    "line 3: state is missing": lambda lines: [
+        *lines[:2],
+        re.sub('"state": "\\w+", ', "", lines[2]),
+    ],
+    "line 4: it is not JSON": lambda lines: [*lines[:3], lines[3].replace("}", " " * (1 << 20))],
     "the export is not whole: line 1 says 3 jobs, there are 2": lambda lines: lines[:-1],
 }
 
@@ -150,6 +162,7 @@ MISFITS: Dict[str, Dict[str, Any]] = {
     "rev": {"rev": -1},
     "timeout": {"timeout": float("nan")},
     "cwd": {"cwd": "here"},
+    "cwd of no bytes": {"cwd": "/\ud800"},
 }
 
 
@@ -162,3 +175,67 @@ def test_what_no_event_makes_is_no_job(changes: Dict[str, Any], jobs: List[Job])
 def test_what_events_make_is_a_job(jobs: List[Job]) -> None:
     for job in jobs:
         assert to_job(job.to_dict()) == replace(job, seq=0)
+
+
+def test_what_an_older_queuectl_did_not_know_may_be_missing(jobs: List[Job]) -> None:
+    values = new_job("a").to_dict()
+    del values["cancel_requested"], values["interruptions"]
+    assert to_job(values) == new_job("a")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_events_make_what_is_refused(seed: int) -> None:
+    """Whatever happens to a job, in whatever order, it could be exported and imported."""
+    random = Random(seed)
+    job = new_job("a", max_retries=random.randrange(4))
+    events: List[Callable[[Job], Job]] = [
+        lambda job: rules.claim(job, "w1", NOW),
+        lambda job: rules.claim(job, "w1", NOW),
+        lambda job: rules.release(job, NOW),
+        lambda job: rules.fail(job, NOW, "Exit code 1", 2, 1),
+        lambda job: rules.rescue(job, NOW, 2),
+        lambda job: rules.cancel(job, NOW),
+        lambda job: rules.retry(job, NOW),
+        lambda job: rules.complete(job, NOW) if random.random() < 0.1 else job,
+    ]
+    for _ in range(200):
+        with contextlib.suppress(WrongStateError):
+            job = random.choice(events)(job)
+        assert to_job(job.to_dict()) == job
+
+
+def test_settings_that_do_not_parse_stop_an_import_before_it_adds_jobs(
+    cli: Cli, jobs: List[Job]
+) -> None:
+    fill(cli, jobs[:2])
+    path = write(cli, export(cli))
+    cli.store = cli.folder / "other"
+    with queue_of(cli) as queue:
+        queue.configure("max_retries", "5")
+    (cli.store / "settings.json").write_text("{")
+    assert "settings.json" in failure(cli, ["import", path], 4)
+    with queue_of(cli) as queue:
+        assert queue.counts().total == 0
+
+
+def test_forms_of_what_import_says(cli: Cli, jobs: List[Job]) -> None:
+    fill(cli, jobs[:2])
+    path = write(cli, export(cli))
+    terminal = cli.terminal("--store", "moved", "import", path)
+    terminal.expect("📦 3 jobs imported\n")
+    assert terminal.wait() == 0
+    again = cli.terminal("--store", "moved", "import", "--skip-existing", path)
+    again.expect("📦 0 jobs imported, 3 passed over\n")
+    assert again.wait() == 0
+    assert failure(cli, ["import", str(cli.folder / "none")], 2).startswith("cannot read ")
+    assert failure(cli, ["import", str(cli.folder)], 2).startswith("cannot read ")
+
+
+def test_an_export_at_a_terminal_is_harmless(cli: Cli) -> None:
+    fill(cli, [])
+    terminal = cli.terminal("export")
+    assert terminal.wait() == 0
+    assert [json.loads(line) for line in terminal.raw.splitlines()] == [
+        json.loads(line) for line in export(cli)
+    ]
+    assert "\x1b" not in terminal.raw

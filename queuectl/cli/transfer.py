@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, BinaryIO, Dict, List, NamedTuple
+from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 import click
 
@@ -17,6 +17,7 @@ from queuectl import clock
 from queuectl import job as rules
 from queuectl.cli import output
 from queuectl.cli.command import Command, Session, pass_session
+from queuectl.cli.intake import LONGEST_LINE
 from queuectl.config import setting
 from queuectl.errors import DuplicateIdError, InvalidValueError, RequestError
 from queuectl.job import Job, JobState
@@ -26,14 +27,15 @@ from queuectl.soundness import to_job
 
 _FORMAT = "queuectl-export"
 _VERSION = 1
+_FIRST_JOB = 2  # the number of its line
 _REPORT_EVERY = 1000
 
 
 class _Queue(NamedTuple):
-    """What an export holds: its settings as text, and its jobs by the number of their line."""
+    """What an export holds: its settings as text, and its jobs in the order of their lines."""
 
     settings: Dict[str, str]
-    jobs: Dict[int, Job]
+    jobs: List[Job]
 
 
 @click.command("export", cls=Command, short_help="Write settings and all jobs as lines of JSON.")
@@ -88,8 +90,10 @@ def import_queue(session: Session, path: str, skip_existing: bool) -> None:
             raise InvalidValueError(f"cannot read {path}: {error.strerror}") from error
         progress.show(f"adding {len(queue.jobs)} jobs ...")
         with session.open(create=True) as manager:
+            # Read first: where they are damaged, nothing is added either.
+            own = manager.store.settings()
             added = _add(manager, queue.jobs, skip_existing)
-            _configure(manager, queue.settings)
+            _configure(manager, own, queue.settings)
     skipped = len(queue.jobs) - added
     if session.json:
         output.line(to_json({"imported": added, "skipped": skipped}))
@@ -99,15 +103,25 @@ def import_queue(session: Session, path: str, skip_existing: bool) -> None:
 
 
 def _read(file: BinaryIO, progress: output.Progress) -> _Queue:
+    lines = iter(lambda: file.readline(LONGEST_LINE), b"")
     try:
-        header = _object(file.readline())
+        header = _object(next(lines, b"{}"))
         settings = _checked_header(header)
     except InvalidValueError as error:
         raise InvalidValueError(f"line 1: {error}") from error
+    jobs = list(_read_jobs(lines, progress))
+    if header.get("jobs") != len(jobs):
+        raise InvalidValueError(
+            f"the export is not whole: line 1 says {header.get('jobs')!r} jobs, "
+            f"there are {len(jobs)}"
+        )
+    return _Queue(settings, jobs)
+
+
+def _read_jobs(lines: Iterator[bytes], progress: output.Progress) -> Iterator[Job]:
     now = clock.now()
-    jobs: Dict[int, Job] = {}
     lines_of: Dict[str, int] = {}
-    for number, line in enumerate(file, 2):
+    for number, line in enumerate(lines, _FIRST_JOB):
         try:
             job = to_job(_object(line))
         except InvalidValueError as error:
@@ -116,15 +130,9 @@ def _read(file: BinaryIO, progress: output.Progress) -> _Queue:
         if other != number:
             raise RequestError(f"line {number}: id {job.id!r} is also on line {other}")
         # No worker of this store can hold it.
-        jobs[number] = rules.release(job, now) if job.state == JobState.PROCESSING else job
+        yield rules.release(job, now) if job.state == JobState.PROCESSING else job
         if number % _REPORT_EVERY == 0:
             progress.show(f"read {number} lines ...")
-    if header.get("jobs") != len(jobs):
-        raise InvalidValueError(
-            f"the export is not whole: line 1 says {header.get('jobs')!r} jobs, "
-            f"there are {len(jobs)}"
-        )
-    return _Queue(settings, jobs)
 
 
 def _object(line: bytes) -> Dict[str, Any]:
@@ -156,31 +164,30 @@ def _checked_header(header: Dict[str, Any]) -> Dict[str, str]:
     return checked
 
 
-def _add(manager: QueueManager, jobs: Dict[int, Job], skip_existing: bool) -> int:
+def _add(manager: QueueManager, jobs: List[Job], skip_existing: bool) -> int:
     """Add the jobs, all or none; return how many those were that are not passed over."""
     while True:
         taken = {job.id for job in manager.jobs()} if skip_existing else set()
-        new: List[Job] = [job for job in jobs.values() if job.id not in taken]
+        new = [job for job in jobs if job.id not in taken]
         try:
-            return len(manager.store.add(new, [job.id for job in new]))
+            return len(manager.store.add(new, [job.id for job in new])) if new else 0
         except DuplicateIdError as error:
             if skip_existing:
                 # It came since we looked.
                 continue
-            number = next(n for n, job in jobs.items() if job.id == error.job_id)
+            number = next(n for n, job in enumerate(jobs, _FIRST_JOB) if job.id == error.job_id)
             raise RequestError(f"line {number}: job {error.job_id!r} exists already") from error
 
 
-def _configure(manager: QueueManager, settings: Dict[str, str]) -> None:
-    own = manager.store.settings()
-    missing = {name: text for name, text in settings.items() if name not in own}
-    for name in sorted(settings.keys() - missing.keys()):
-        if own[name] != settings[name]:
-            output.notice(
-                f"{name} stays {own[name]}, as this store has it; exported was {settings[name]}"
-            )
+def _configure(manager: QueueManager, own: Mapping[str, str], settings: Dict[str, str]) -> None:
+    missing: Dict[str, Optional[str]] = {}
+    for name, text in settings.items():
+        if name not in own:
+            missing[name] = text
+        elif own[name] != text:
+            output.notice(f"{name} stays {own[name]}, as this store has it; exported was {text}")
     if missing:
-        manager.store.configure(dict(missing))
+        manager.store.configure(missing)
 
 
 def _count(jobs: int) -> str:
