@@ -30,7 +30,8 @@ _SECTIONS = {
         "show": "queuectl.cli.jobs:show",
         "logs": "queuectl.cli.logs:logs",
     },
-    "Moving and backup": {
+    "Care of the store": {
+        "doctor": "queuectl.cli.doctor:doctor",
         "export": "queuectl.cli.transfer:export_queue",
         "import": "queuectl.cli.transfer:import_queue",
     },
