@@ -140,9 +140,10 @@ class DamagedError(QueueError):
     exit_code = 4
 
     def __init__(self, path: str, offset: int, reason: str) -> None:
-        super().__init__(f"store damaged: {path} at byte {offset}: {reason}")
+        super().__init__(f"store damaged: {path} at byte {offset}: {reason}; see queuectl doctor")
         self.path = path
         self.offset = offset
+        self.reason = reason
 
 
 class StoreLockedError(QueueError):

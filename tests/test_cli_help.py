@@ -44,7 +44,8 @@ GROUPS = [path for path, command in ALL.items() if isinstance(command, click.Gro
 def test_every_command_is_there() -> None:
     assert list(ALL) == [
         "queuectl", "queuectl enqueue", "queuectl start", "queuectl stop", "queuectl status",
-        "queuectl list", "queuectl show", "queuectl logs", "queuectl config",
+        "queuectl list", "queuectl show", "queuectl logs", "queuectl doctor",
+        "queuectl export", "queuectl import", "queuectl config",
         "queuectl config get", "queuectl config list", "queuectl config reset",
         "queuectl config set", "queuectl dlq", "queuectl dlq list", "queuectl dlq purge",
         "queuectl dlq retry", "queuectl worker", "queuectl worker start", "queuectl worker stop",
@@ -233,6 +234,14 @@ def test_every_field_of_a_job_is_documented_with_its_type() -> None:
 
 def test_every_key_of_a_json_job_is_documented() -> None:
     assert set(rows("A job to enqueue")) == set(_KEYS)
+
+
+def test_every_field_of_doctor_is_documented(cli: Cli) -> None:
+    with queue_of(cli):
+        pass
+    cli.store.chmod(0o722)
+    found = cli.json("doctor", "--repair")
+    assert set(found) | set(found["findings"][0]) == set(rows("doctor"))
 
 
 def test_every_command_has_its_shape_documented() -> None:

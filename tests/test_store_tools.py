@@ -19,8 +19,13 @@ from queuectl import machine
 from queuectl.errors import DamagedError
 from queuectl.job import Job, JobState
 from queuectl.store.base import Counts
+from queuectl.store.doctor import examine
 from queuectl.store.file import FileStore
+from queuectl.store.folder import StoreFolder
 from queuectl.store.journal import Journal
+from queuectl.store.lock import StoreLock
+from queuectl.store.repair import Repaired, repair
+from queuectl.store.surroundings import DAMAGE, Finding
 from queuectl.testing.common import HORIZON, NOW, add, claim_one, everything, new_job
 
 ROOT = os.geteuid() == 0
@@ -157,6 +162,29 @@ class Disk:
         """What was cut off and kept."""
         return [file.read_bytes() for file in sorted(self.path.glob("torn-*"))]
 
+    def examine(self) -> List[Finding]:
+        """What doctor finds."""
+        folder = StoreFolder(str(self.path))
+        lock = StoreLock(folder.lock)
+        try:
+            return examine(folder, lock)
+        finally:
+            lock.close()
+
+    def damage(self) -> List[Finding]:
+        """What doctor calls damaged."""
+        return [finding for finding in self.examine() if finding.level == DAMAGE]
+
+    def repair(self) -> Repaired:
+        """What doctor --repair does."""
+        self.close()
+        folder = StoreFolder(str(self.path))
+        lock = StoreLock(folder.lock)
+        try:
+            return repair(folder, lock)
+        finally:
+            lock.close()
+
     def verify(self) -> None:
         """Every byte of the job file is as it was written, and the counts are those of the jobs."""
         journal = Journal(str(self.jobs))
@@ -164,6 +192,7 @@ class Disk:
         assert good is not None
         assert good.end == self.jobs.stat().st_size
         journal.close()
+        assert self.damage() == []
         store = FileStore(str(self.path), create=False)
         jobs = everything(store)
         counts = store.counts()

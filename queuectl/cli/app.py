@@ -30,6 +30,11 @@ _SECTIONS = {
         "show": "queuectl.cli.jobs:show",
         "logs": "queuectl.cli.logs:logs",
     },
+    "Care of the store": {
+        "doctor": "queuectl.cli.doctor:doctor",
+        "export": "queuectl.cli.transfer:export_queue",
+        "import": "queuectl.cli.transfer:import_queue",
+    },
     "Configuration": {"config": "queuectl.cli.config:config"},
     "Dead letter queue": {"dlq": "queuectl.cli.dlq:dlq"},
     "": {"worker": "queuectl.cli.workers:worker"},

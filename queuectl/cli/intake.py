@@ -15,8 +15,9 @@ from queuectl.job import SHOWN_FIELDS, Job, validate_command, validate_id
 from queuectl.manager import NO_LIMIT, NewJob
 
 _KEYS = ("id", "command", "max_retries", "timeout")
-# JSON may take six bytes to write one of the 131,071 that a command may have.
-_LONGEST_LINE = 1 << 20
+LONGEST_LINE = 1 << 20
+"""In bytes. JSON may take six to write one of the 131,071 that a command may have."""
+
 _LITERAL = "-- "
 _REPORT_EVERY = 1000
 
@@ -165,7 +166,7 @@ def _read_lines(file: BinaryIO, defaults: Defaults, progress: output.Progress) -
     """Read the jobs of a file, each by the number of its line."""
     requests: Dict[int, NewJob] = {}
     lines_of: Dict[str, int] = {}
-    for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
+    for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
         try:
             request = _read_line(line, defaults)
         except InvalidValueError as error:
@@ -183,8 +184,8 @@ def _read_lines(file: BinaryIO, defaults: Defaults, progress: output.Progress) -
 
 
 def _read_line(line: bytes, defaults: Defaults) -> Optional[NewJob]:
-    if len(line) == _LONGEST_LINE and not line.endswith(b"\n"):
-        raise InvalidValueError(f"it is longer than {_LONGEST_LINE} bytes")
+    if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+        raise InvalidValueError(f"it is longer than {LONGEST_LINE} bytes")
     text = line.decode("utf-8", "surrogateescape").lstrip("\ufeff").rstrip("\r\n")
     start = text.lstrip()
     if not start or start.startswith("#"):

@@ -10,7 +10,7 @@ once the disk holds it. All may raise StoreError, DamagedError and StoreLockedEr
 from __future__ import annotations
 
 import abc
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from queuectl.job import Job
 
@@ -86,7 +86,9 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def add(self, jobs: Sequence[Job], given_ids: Sequence[str] = ()) -> List[Job]:
-        """Add new jobs, all or none, and return them with their `seq`; raises DuplicateIdError.
+        """Add jobs, all or none, and return them with their `seq`; raises DuplicateIdError.
+
+        But for `seq` they are kept as they are, in whatever state, as when a queue is moved here.
 
         `given_ids` are those that a user chose, so that a job may have one already; it costs a look
         at all jobs.
@@ -103,6 +105,10 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
         """Yield the jobs in these states from one consistent snapshot, newest first."""
+
+    @abc.abstractmethod
+    def dump(self) -> Tuple[int, Iterator[Job]]:
+        """Return how many jobs there are, and all of them, oldest first, from one snapshot."""
 
     @abc.abstractmethod
     def counts(self) -> Counts:

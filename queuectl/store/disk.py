@@ -34,9 +34,14 @@ def copy_range(source: int, target: int, start: int, stop: int) -> None:
         if not data:
             raise OSError(errno.EIO, "the file is shorter than it was")
         start += len(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(target, view) :]
+        write_all(target, data)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write bytes to a file, at its position; OSError if that cannot be."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def map_file(fd: int, length: int, path: str) -> Mapped:
@@ -103,9 +108,7 @@ def replace_file(path: str, data: bytes) -> None:
     try:
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, data)
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -105,6 +105,9 @@ class FileStore(Store):
     def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
         return self._file.read(lambda snapshot: snapshot.select(states, limit))
 
+    def dump(self) -> Tuple[int, Iterator[Job]]:
+        return self._file.read(lambda snapshot: snapshot.dump())
+
     def counts(self) -> Counts:
         return Counts(**self._file.tail().meta["counts"])
 

@@ -16,6 +16,7 @@ from zlib import crc32
 from queuectl.errors import StoreError
 
 NAME = "queuectl_data"
+ASIDE = "before-repair-"
 
 
 def find_folder(start: str, home: str) -> str:
@@ -107,6 +108,10 @@ class StoreFolder:
             path = f"{base}-{number}.jsonl"
         return path
 
+    def aside(self, moment: str) -> str:
+        """Where a repair puts a copy of the store: in it, where nobody else may look either."""
+        return os.path.join(self.path, f"{ASIDE}{moment.replace(':', '')}")
+
     def has_remains(self) -> Optional[str]:
         """Name a file that only a store has, if the folder holds one beside the job file."""
         for name in sorted(os.listdir(self.path)):
@@ -177,12 +182,13 @@ class StoreFolder:
 def refuse_foreign(what: str, path: str, status: os.stat_result) -> None:
     """Raise StoreError if a file or folder is another user's, or others can write to it."""
     if status.st_uid != os.geteuid():
-        raise StoreError(f"{what} belongs to {_user(status.st_uid)}: use your own")
+        raise StoreError(f"{what} belongs to {owner_name(status.st_uid)}: use your own")
     if status.st_mode & 0o022:
         raise StoreError(f"{what} can be written by others: chmod go-w {path}")
 
 
-def _user(uid: int) -> str:
+def owner_name(uid: int) -> str:
+    """The name of a user."""
     import pwd
 
     try:

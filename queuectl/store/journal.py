@@ -48,10 +48,11 @@ Visit = Callable[[int, bytes], None]
 
 REASON = "bytes are not those that were written"
 SHORTER = "the file is shorter than it was"
+COMMIT_LINES = re.compile(rb'^\{"commit":[^\n]*\n', re.MULTILINE)
+"""Finds what looks like a commit line, right or not."""
 
 _HEADER = b'{"queuectl":'
 _COMMIT = b'{"commit":'
-_COMMIT_LINES = re.compile(rb'^\{"commit":[^\n]*\n', re.MULTILINE)
 _CHUNK = 1 << 20
 _BLOCK = 4096
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -144,9 +145,9 @@ class Journal:
         data = memoryview(map_file(self.fd, size, self.path))
         good: Optional[Commit] = None
         at = crc = 0
-        for match in _COMMIT_LINES.finditer(data):
+        for match in COMMIT_LINES.finditer(data):
             try:
-                commit = self._parse_commit(match[0][:-1], match.start())
+                commit = parse_commit(self.path, match[0][:-1], match.start())
             except DamagedError:
                 break
             if commit.crc != crc32(match[0], crc32(data[at : commit.start], crc)):
@@ -340,25 +341,7 @@ class Journal:
             size *= 4
             data = self._read(size, 0)
         line, newline, _ = data.partition(b"\n")
-        # Before the version is believed: the sum is what all formats have in common.
-        if not newline or not _sum_is_right(line):
-            raise DamagedError(self.path, 0, "the header is damaged")
-        try:
-            header = json.loads(line)
-            version, requires = header["queuectl"], header["requires"]
-            unknown = [feature for feature in requires if feature not in FEATURES]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedError(self.path, 0, "there is no header") from error
-        if version != FORMAT or unknown:
-            what = (
-                f"format {version}"
-                if version != FORMAT
-                else f"feature {', '.join(map(str, unknown))}"
-            )
-            raise StoreError(
-                f"{self.path} has {what}, which this queuectl does not know: upgrade it"
-            )
-        return header, len(line) + 1
+        return parse_header(self.path, line + newline), len(line) + 1
 
     def _last_commit(self, data: bytes, start: int) -> Optional[Commit]:
         """Find the last whole commit line in bytes that begin at the offset `start`.
@@ -372,16 +355,7 @@ class Journal:
                 return None
             newline = data.find(b"\n", at + 1)
             if newline >= 0:
-                return self._parse_commit(data[at + 1 : newline], start + at + 1)
-
-    def _parse_commit(self, line: bytes, offset: int) -> Commit:
-        if not _sum_is_right(line):
-            raise DamagedError(self.path, offset, "a commit line is damaged")
-        meta = json.loads(line)
-        before = int(meta.pop("crc"), 16)
-        del meta["sum"]
-        number = meta.pop("commit")
-        return Commit(number, meta, offset, offset + len(line) + 1, crc32(line + b"\n", before))
+                return parse_commit(self.path, data[at + 1 : newline], start + at + 1)
 
     def _blocks(self, stop: int) -> Iterator[bytes]:
         """Yield the bytes from `end` to `stop`."""
@@ -415,11 +389,54 @@ class Journal:
             raise failure("write", self.path, error) from error
 
 
+def parse_header(path: str, line: bytes) -> Meta:
+    """Read a header, with its newline.
+
+    Raises:
+        StoreError: it needs a newer QueueCTL.
+        DamagedError: it is none.
+    """
+    # Before the version is believed: the sum is what all formats have in common.
+    if not line.endswith(b"\n") or not _sum_is_right(line[:-1]):
+        raise DamagedError(path, 0, "the header is damaged")
+    try:
+        header = json.loads(line)
+        version, requires = header["queuectl"], header["requires"]
+        unknown = [feature for feature in requires if feature not in FEATURES]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(path, 0, "there is no header") from error
+    if version != FORMAT or unknown:
+        what = (
+            f"format {version}" if version != FORMAT else f"feature {', '.join(map(str, unknown))}"
+        )
+        raise StoreError(f"{path} has {what}, which this queuectl does not know: upgrade it")
+    return dict(header)
+
+
+def parse_commit(path: str, line: bytes, offset: int) -> Commit:
+    """Read a commit line, without its newline; raises DamagedError if its sum is wrong."""
+    if not _sum_is_right(line):
+        raise DamagedError(path, offset, "a commit line is damaged")
+    try:
+        meta = json.loads(line)
+        before = int(meta.pop("crc"), 16)
+        del meta["sum"]
+        number = int(meta.pop("commit"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(path, offset, "there is no commit line") from error
+    return Commit(number, meta, offset, offset + len(line) + 1, crc32(line + b"\n", before))
+
+
 def lines_between(block: bytes) -> Iterator[bytes]:
     """Yield the lines of a block, with newlines, that are neither header nor commit line."""
     for line in block.splitlines(keepends=True):
-        if not line.startswith((_HEADER, _COMMIT)):
+        if is_content(line):
             yield line
+
+
+def is_content(line: bytes) -> bool:
+    """Whether a line is neither a header nor a commit line, by its beginning."""
+    return not line.startswith((_HEADER, _COMMIT))
 
 
 def header_line(meta: Meta) -> bytes:

@@ -8,7 +8,7 @@ from typing import Optional
 
 from queuectl.errors import InvalidValueError, RequestError
 from queuectl.store.base import Notice, Store
-from queuectl.store.folder import find_folder
+from queuectl.store.folder import StoreFolder, find_folder
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII)
 
@@ -49,11 +49,28 @@ def open_store(location: str, create: bool, notice: Notice) -> Store:
         InvalidValueError: there is no kind of store for this URL.
         StoreError, DamagedError, StoreLockedError: see `queuectl.errors`.
     """
+    _require_folder(location)
+    from queuectl.store.file import FileStore
+
+    return FileStore(location, create, notice)
+
+
+def find_files(location: str) -> StoreFolder:
+    """Name the files of a store, whatever is in them.
+
+    Args:
+        location: what `locate` returned.
+
+    Raises:
+        InvalidValueError: such a store has no files.
+    """
+    _require_folder(location)
+    return StoreFolder(location)
+
+
+def _require_folder(location: str) -> None:
     url = _URL.match(location)
     if url is not None:
         raise InvalidValueError(
             f"no store can be opened at {url[0]} URLs: give the path of a folder"
         )
-    from queuectl.store.file import FileStore
-
-    return FileStore(location, create, notice)

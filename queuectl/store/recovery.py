@@ -33,7 +33,7 @@ Cut = Callable[[Journal, str], None]
 _LOST = "an end that the disk did not hold"
 
 
-class _Note(NamedTuple):
+class Note(NamedTuple):
     """The boot in which the file was checked, and the last commit that the disk held then."""
 
     boot: str
@@ -42,7 +42,7 @@ class _Note(NamedTuple):
 
 def is_checked(folder: StoreFolder) -> bool:
     """Whether the job file was checked in this boot; StoreError if that cannot be found out."""
-    note = _read(folder)
+    note = read_note(folder)
     return note is not None and note.boot == machine.boot_id()
 
 
@@ -61,7 +61,7 @@ def cut_lost(folder: StoreFolder, journal: Journal, cut: Cut) -> Optional[Commit
     size = os.fstat(journal.fd).st_size
     if good.end == size:
         return None
-    note = _read(folder)
+    note = read_note(folder)
     # Without a note nobody knows what the disk held: then what is whole must be.
     if good.number < (journal.tail().number if note is None else note.commit):
         raise DamagedError(journal.path, good.end, REASON)
@@ -125,7 +125,8 @@ def replace_unsynced(folder: StoreFolder, journal: Journal, cut: Cut) -> None:
         raise failure("replace", folder.job_file, error) from error
 
 
-def _read(folder: StoreFolder) -> Optional[_Note]:
+def read_note(folder: StoreFolder) -> Optional[Note]:
+    """Read what `note_checked` and `note_synced` wrote; StoreError if that cannot be read."""
     try:
         with open(folder.boot, "rb") as file:
             boot, _, commit = file.read().decode("ascii", "replace").partition(" ")
@@ -134,7 +135,7 @@ def _read(folder: StoreFolder) -> Optional[_Note]:
     except OSError as error:
         raise failure("read", folder.boot, error) from error
     # One that is spoiled vouches for nothing.
-    return _Note(boot, int(commit) if commit.strip().isdigit() else 0)
+    return Note(boot, int(commit) if commit.strip().isdigit() else 0)
 
 
 def _text(commit: int) -> bytes:

@@ -18,7 +18,7 @@ from zlib import crc32
 
 from queuectl.errors import StoreGoneError
 from queuectl.job import JobState
-from queuectl.store.disk import failure, sync_data, sync_folder
+from queuectl.store.disk import failure, sync_data, sync_folder, write_all
 from queuectl.store.folder import StoreFolder
 from queuectl.store.journal import Commit, Journal, header_line, lines_between
 from queuectl.store.lock import StoreLock, take_liveness
@@ -94,7 +94,7 @@ class _Rewrite:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._folder.rewritten)
         history = self._source.header["history"]
-        self._remove_histories(history)
+        remove_histories(self._folder, history)
         if history is not None:
             os.truncate(os.path.join(self._folder.path, history["file"]), history["length"])
 
@@ -125,7 +125,7 @@ class _Rewrite:
                 new.sync()
                 os.rename(self._folder.rewritten, self._folder.job_file)
                 sync_folder(self._folder.path)
-        self._remove_histories(history)
+        remove_histories(self._folder, history)
         return True
 
     def _extend_history(
@@ -154,8 +154,8 @@ class _Rewrite:
         try:
             os.ftruncate(fd, length)
             os.lseek(fd, length, os.SEEK_SET)
-            for batch in _batches(lines):
-                _write_all(fd, batch)
+            for batch in batches(lines):
+                write_all(fd, batch)
                 crc = crc32(batch, crc)
                 length += len(batch)
             sync_data(fd)
@@ -170,16 +170,6 @@ class _Rewrite:
             "counts": {"completed": completed},
         }
 
-    def _remove_histories(self, current: Optional[Dict[str, Any]]) -> None:
-        """Remove those of other generations.
-
-        Who still reads one will see that the job file was replaced.
-        """
-        for name in os.listdir(self._folder.path):
-            if name.startswith("history-") and (current is None or name != current["file"]):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(self._folder.path, name))
-
     def _make_new(self, commit: Commit, history: Optional[Dict[str, Any]]) -> None:
         header = {key: self._source.header[key] for key in ("store", "created_at")}
         header["history"] = history
@@ -188,12 +178,12 @@ class _Rewrite:
             self._folder.rewritten, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
         )
         try:
-            _write_all(fd, header_line(header))
+            write_all(fd, header_line(header))
         finally:
             os.close(fd)
 
     def _fill(self, new: Journal, lines: Iterator[bytes]) -> None:
-        for batch in _batches(lines):
+        for batch in batches(lines):
             new.extend(batch)
             self._lines += batch.count(b"\n")
 
@@ -212,7 +202,19 @@ class _Rewrite:
         return (status.st_dev, status.st_ino) != self._source.inode
 
 
-def _batches(lines: Iterator[bytes]) -> Iterator[bytes]:
+def remove_histories(folder: StoreFolder, current: Optional[Dict[str, Any]]) -> None:
+    """Remove those of other generations than the one that a header names.
+
+    Who still reads one will see that the job file was replaced.
+    """
+    for name in os.listdir(folder.path):
+        if name.startswith("history-") and (current is None or name != current["file"]):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(folder.path, name))
+
+
+def batches(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Put lines together to as much as is worth a write."""
     batch: List[bytes] = []
     size = 0
     for line in lines:
@@ -223,9 +225,3 @@ def _batches(lines: Iterator[bytes]) -> Iterator[bytes]:
             batch, size = [], 0
     if batch:
         yield b"".join(batch)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -95,10 +95,7 @@ class Snapshot:
     def select(self, states: Sequence[str], limit: Optional[int]) -> Iterator[Job]:
         """Yield the jobs in these states, newest first, at most `limit`."""
         wanted = {state.encode() for state in states}
-        newest: Dict[int, Tuple[Mapped, int, bytes]] = {}
-        for _, data, end in self._files:
-            for match in HEADS.finditer(data, 0, end):
-                newest[int(match[2])] = (data, match.start(), match[3])
+        newest = self._newest()
         left = len(newest) if limit is None else limit
         for seq in sorted(newest, reverse=True):
             if left == 0:
@@ -107,6 +104,12 @@ class Snapshot:
             if state in wanted:
                 left -= 1
                 yield from_line(_line(data, at))
+
+    def dump(self) -> Tuple[int, Iterator[Job]]:
+        """Return how many jobs there are, and all of them, oldest first."""
+        newest = self._newest()
+        there = sorted(seq for seq, (_, _, state) in newest.items() if state != _PURGED)
+        return len(there), (from_line(_line(*newest[seq][:2])) for seq in there)
 
     def places_of_newest(self, finished: str) -> Tuple[List[int], List[int]]:
         """Find the newest lines of the jobs that the job file holds.
@@ -162,6 +165,14 @@ class Snapshot:
         touched = from_line(_line(data, data.rfind(b"\n", 0, at) + 1))
         job = self.get(touched.id)
         return job if job is not None and job.worker == worker else None
+
+    def _newest(self) -> Dict[int, Tuple[Mapped, int, bytes]]:
+        """Find the newest line of each job, and its state, by seq."""
+        newest: Dict[int, Tuple[Mapped, int, bytes]] = {}
+        for _, data, end in self._files:
+            for match in HEADS.finditer(data, 0, end):
+                newest[int(match[2])] = (data, match.start(), match[3])
+        return newest
 
     def _find_line(self, job_id: bytes) -> Optional[bytes]:
         mark = b'{"id":"' + job_id + b'","seq":'

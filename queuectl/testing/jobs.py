@@ -182,6 +182,30 @@ class JobContract(Fixtures):
         other.rewrite()
         assert [first, *reading] == before[::-1]
 
+    def test_dump_gives_all_of_one_moment(self, store: Store, reopen: Reopen) -> None:
+        """Oldest first, wherever a rewrite put them, without what was removed."""
+        jobs = store_each_state(store)
+        store.rewrite()
+        store.remove(add(store, "gone"))
+        count, reading = store.dump()
+        first = next(reading)
+        add(reopen(), "new")
+        assert [first, *reading] == jobs
+        assert count == len(jobs)
+
+    def test_jobs_of_any_state_can_be_added(self, store: Store, reopen: Reopen) -> None:
+        """They are kept as they are, counted by their state, and looked after like others."""
+        jobs = store_each_state(store)
+        moved = [job for job in jobs if job.state != JobState.PROCESSING]
+        store.remove(moved)
+        added = reopen().add(moved, [job.id for job in moved])
+        assert [job.to_dict() for job in added] == [job.to_dict() for job in moved]
+        assert everything(store)[::-1][1:] == added
+        assert store.counts() == Counts(
+            pending=2, processing=1, completed=1, failed=1, dead=1, cancelled=1, delayed=1
+        )
+        assert claim_one(store).id == "wait"
+
     def test_counts_tell_each_state(self, store: Store, reopen: Reopen) -> None:
         """Delayed jobs are a part of the pending ones."""
         assert store.counts() == Counts()

@@ -73,6 +73,10 @@ class MemoryStore(Store):
         found = [job for job in self._oldest_first() if job.state in states]
         return iter(found[::-1][:limit])
 
+    def dump(self) -> Tuple[int, Iterator[Job]]:
+        found = self._oldest_first()
+        return len(found), iter(found)
+
     def counts(self) -> Counts:
         jobs = self._shared.jobs.values()
         states = {state: sum(job.state == state for job in jobs) for state in JobState.ALL}
