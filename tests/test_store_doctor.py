@@ -20,6 +20,7 @@ from queuectl.store.repair import Repaired
 from queuectl.testing.common import NOW, add, claim_one, everything, new_job, run_and_complete
 from test_store_crash import KILLED, die_at
 from test_store_tools import (
+    NOBODY,
     Child,
     Disk,
     Sample,
@@ -167,7 +168,7 @@ class TestJobFile:
             lay(disk, sample.data)
             at = sample.data.rindex(b'{"id":"%s"' % job_id.encode())
             zero(disk, at + 40, at + 41)
-            assert job_id in disk.damage()[0].ids
+            assert disk.damage()[0].ids[0] == job_id
             repaired = repaired_whole(disk, sample.jobs[-1])
             assert job_id in getattr(repaired, expected)
             assert repaired.unnamed == 0
@@ -435,11 +436,32 @@ def test_what_lies_beside(case: Beside, rich: Disk) -> None:
 
 @needs_root
 def test_a_store_of_somebody_else_is_not_repaired(rich: Disk) -> None:
-    os.chown(rich.path, 65534, -1)
+    os.chown(rich.path, NOBODY, -1)
     assert any("belongs to" in one.message for one in rich.damage())
     with pytest.raises(StoreError, match="belongs to"):
         rich.repair()
     os.chown(rich.path, 0, -1)
+
+
+@needs_root
+def test_a_store_that_can_only_be_read(rich: Disk) -> None:
+    flip(rich, 30, 1)
+    for path in [rich.path, *rich.path.rglob("*")]:
+        os.chown(path, NOBODY, NOBODY)
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    rich.path.parent.chmod(0o711)
+    before = files(rich)
+
+    def act() -> None:
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        assert [one.offset for one in rich.damage()] == [0]
+        with pytest.raises(StoreError, match="ermission denied"):
+            rich.repair()
+
+    Child(act).finish()
+    assert files(rich) == before
+    os.chown(rich.path, 0, 0)
 
 
 def test_a_running_job_of_a_dead_worker_is_noted(rich: Disk) -> None:
