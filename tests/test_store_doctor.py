@@ -198,6 +198,16 @@ class TestJobFile:
                     assert {job.id for job in sample.jobs[-1]} < {job.id for job in shown(disk)}
                     assert repaired.lost == []
 
+    def test_an_old_line_that_turns_up_again_is_not_believed(
+        self, sample: Sample, disk: Disk
+    ) -> None:
+        line = sample.data[sample.data.index(b'{"id":"a"') :].partition(b"\n")[0] + b"\n"
+        for at in (sample.data.rindex(b'{"id":"d"'), sample.data.rindex(b'{"id":"b"')):
+            lay(disk, sample.data[:at] + line + sample.data[at:])
+            assert disk.damage()
+            disk.repair()
+            assert shown(disk) == sample.jobs[-1]
+
     def test_a_hole(self, sample: Sample, disk: Disk) -> None:
         for size in (1, 300, 1500):
             for at in range(0, len(sample.data) - size - 400, 333):
@@ -228,7 +238,10 @@ class TestJobFile:
             lay(disk, sample.data[:end])
             disk.boot.write_text(disk.boot.read_text()[:37] + f"{6:016d}\n")
             (damage,) = disk.damage()
-            assert (damage.offset, damage.message) == (sample.last, "commits 6 to 6 are missing")
+            assert (damage.offset, damage.message) == (
+                sample.last,
+                "what follows up to commit 6 is missing",
+            )
             repaired_whole(disk, sample.jobs[-2])
 
     def test_what_the_next_writer_cuts_is_no_damage(self, sample: Sample, disk: Disk) -> None:
