@@ -20,6 +20,7 @@ from queuectl.store.repair import Repaired
 from queuectl.testing.common import NOW, add, claim_one, everything, new_job, run_and_complete
 from test_store_crash import KILLED, die_at
 from test_store_tools import (
+    NOBODY,
     Child,
     Disk,
     Sample,
@@ -173,7 +174,7 @@ class TestJobFile:
             lay(disk, sample.data)
             at = sample.data.rindex(b'{"id":"%s"' % job_id.encode())
             zero(disk, at + 40, at + 41)
-            assert job_id in disk.damage()[0].ids
+            assert disk.damage()[0].ids[0] == job_id
             repaired = repaired_whole(disk, sample.jobs[-1])
             assert job_id in getattr(repaired, expected)
             assert repaired.unnamed == 0
@@ -202,6 +203,16 @@ class TestJobFile:
                 if changed is doubled or changed is moved:
                     assert {job.id for job in sample.jobs[-1]} < {job.id for job in shown(disk)}
                     assert repaired.lost == []
+
+    def test_an_old_line_that_turns_up_again_is_not_believed(
+        self, sample: Sample, disk: Disk
+    ) -> None:
+        line = sample.data[sample.data.index(b'{"id":"a"') :].partition(b"\n")[0] + b"\n"
+        for at in (sample.data.rindex(b'{"id":"d"'), sample.data.rindex(b'{"id":"b"')):
+            lay(disk, sample.data[:at] + line + sample.data[at:])
+            assert disk.damage()
+            disk.repair()
+            assert shown(disk) == sample.jobs[-1]
 
     def test_a_hole(self, sample: Sample, disk: Disk) -> None:
         for size in (1, 300, 1500):
@@ -233,7 +244,10 @@ class TestJobFile:
             lay(disk, sample.data[:end])
             disk.boot.write_text(disk.boot.read_text()[:37] + f"{6:016d}\n")
             (damage,) = disk.damage()
-            assert (damage.offset, damage.message) == (sample.last, "commits 6 to 6 are missing")
+            assert (damage.offset, damage.message) == (
+                sample.last,
+                "what follows up to commit 6 is missing",
+            )
             repaired_whole(disk, sample.jobs[-2])
 
     def test_what_the_next_writer_cuts_is_no_damage(self, sample: Sample, disk: Disk) -> None:
@@ -441,11 +455,32 @@ def test_what_lies_beside(case: Beside, rich: Disk) -> None:
 
 @needs_root
 def test_a_store_of_somebody_else_is_not_repaired(rich: Disk) -> None:
-    os.chown(rich.path, 65534, -1)
+    os.chown(rich.path, NOBODY, -1)
     assert any("belongs to" in one.message for one in rich.damage())
     with pytest.raises(StoreError, match="belongs to"):
         rich.repair()
     os.chown(rich.path, 0, -1)
+
+
+@needs_root
+def test_a_store_that_can_only_be_read(rich: Disk) -> None:
+    flip(rich, 30, 1)
+    for path in [rich.path, *rich.path.rglob("*")]:
+        os.chown(path, NOBODY, NOBODY)
+        path.chmod(0o500 if path.is_dir() else 0o400)
+    rich.path.parent.chmod(0o711)
+    before = files(rich)
+
+    def act() -> None:
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        assert [one.offset for one in rich.damage()] == [0]
+        with pytest.raises(StoreError, match="ermission denied"):
+            rich.repair()
+
+    Child(act).finish()
+    assert files(rich) == before
+    os.chown(rich.path, 0, 0)
 
 
 def test_a_running_job_of_a_dead_worker_is_noted(rich: Disk) -> None:

@@ -100,7 +100,7 @@ def _bad_end(look: Look, last: Optional[Commit], newest: Optional[Commit]) -> Op
     if last.end < look.end:
         return Range(last.end, look.end, f"commit {last.number + 1} is damaged")
     if look.note is not None and look.note.commit > newest.number:
-        reason = f"commits {newest.number + 1} to {look.note.commit} are missing"
+        reason = f"what follows up to commit {look.note.commit} is missing"
         return Range(last.end, look.size, reason)
     return None
 

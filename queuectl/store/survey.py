@@ -201,8 +201,9 @@ class Survey:
             commits.is_clean = False
             first = len(self.fragments)
             ids = self._read_damaged(source, bad, found.newest)
-            ids += [one for one in _ids(self.fragments[first:]) if one not in ids]
-            self.damage.append(Wrong(self.look.path, bad.start, bad.reason, tuple(ids)))
+            # Those whose lines are not whole first, for the commit may be large.
+            concerned = tuple(dict.fromkeys([*_ids(self.fragments[first:]), *ids]))
+            self.damage.append(Wrong(self.look.path, bad.start, bad.reason, concerned))
             at = bad.stop
         self._read(source, self.look.fd, at, found.end, True, commits)
         if commits.wrong is not None:
