@@ -127,6 +127,11 @@ class QueueManager:
                 raise
             return self._settings
 
+    @property
+    def known_settings(self) -> Settings:
+        """The settings as they were read last, as by a `claim`."""
+        return self.settings if self._settings is None else self._settings
+
     def enqueue(
         self,
         command: str,

@@ -94,6 +94,7 @@ class Worker:
         os.set_blocking(self._orders, False)
         random.seed()
         self._store.after_fork()
+        self._tells_steps = self._manager.known_settings["log_level"] == "DEBUG"
         environ = {**os.environ, "QUEUECTL_STORE": self._store.url}
         if "LC_CTYPE" in environ and not machine.was_given("LC_CTYPE"):
             # Python sets it for itself where the locale is C.
@@ -182,7 +183,7 @@ class Worker:
                 if done is not None:
                     self._say_done(done)
                 if job is not None:
-                    self._say(EventKind.CLAIMED, job)
+                    self._say_step(EventKind.CLAIMED, job)
                 return job
 
     def _save(self, done: Optional[Job]) -> None:
@@ -235,7 +236,7 @@ class Worker:
 
     def _execute(self, job: Job) -> Job:
         """Run a claimed job, and decide what becomes of it."""
-        settings = self._manager.last_settings
+        settings = self._manager.known_settings
         self._member = self._member._replace(
             job=job.id, run=job.runs, group=None, born=None, boot=None
         )
@@ -254,7 +255,7 @@ class Worker:
                 },
                 limits=Limits(job.timeout, settings["kill_grace"], settings["max_output"]),
                 keep_as=self._store.kept_output(job.id, job.runs),
-                on_spawn=lambda group: self._say(EventKind.SPAWNED, job, str(group)),
+                on_spawn=lambda group: self._say_step(EventKind.SPAWNED, job, str(group)),
                 on_lasting=self._note_group,
                 stop=self._reason_to_end,
             )
@@ -326,8 +327,13 @@ class Worker:
             signal.signal(signum, lambda signum, frame: None)
 
     def _say_done(self, done: Job) -> None:
-        self._say(EventKind.COMMITTED, done, done.state)
+        self._say_step(EventKind.COMMITTED, done, done.state)
         self._report(Event(_KINDS[done.state], self._member.name, done, seconds=self._ran))
+
+    def _say_step(self, kind: str, job: Job, detail: str = "") -> None:
+        # Three for each job, which almost nobody wants to hear of.
+        if self._tells_steps:
+            self._say(kind, job, detail)
 
     def _say(self, kind: str, job: Optional[Job] = None, detail: str = "") -> None:
         self._report(Event(kind, self._member.name, job, detail))

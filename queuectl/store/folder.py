@@ -77,9 +77,7 @@ class StoreFolder:
 
         Spread over 256 folders, so that none grows too large.
         """
-        return os.path.join(
-            self.logs, f"{crc32(job_id.encode()) & 0xFF:02x}", f"{job_id}.{run}.log"
-        )
+        return f"{self.logs}/{crc32(job_id.encode()) & 0xFF:02x}/{job_id}.{run}.log"
 
     def drop_logs(self, job_ids: Iterable[str]) -> None:
         """Remove all output that is kept of some jobs; each folder is listed once.

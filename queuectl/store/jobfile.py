@@ -199,7 +199,9 @@ class JobFile:
             offset = self.journal.append(lines, meta)
         except FileNotFoundError as error:
             raise self._gone() from error
-        if self.index is not None:
+        if self.index is not None and front is not None:
+            self.index.pass_to(front)
+        elif self.index is not None:
             self._visit(offset, b"\n".join([*lines, b""]))
             self.index.front = meta["front"]
         return offset

@@ -35,7 +35,9 @@ _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 def to_line(job: Job) -> bytes:
     """Write a job as a line."""
     values = job.__dict__
-    return _encode({name: values[name] for name in _ORDER}).encode("ascii")
+    if tuple(values) != _ORDER:
+        values = {name: values[name] for name in _ORDER}
+    return _encode(values).encode("ascii")
 
 
 def purged_line(job: Job) -> bytes:
