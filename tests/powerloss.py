@@ -238,8 +238,10 @@ class Recorder:
         if folder != os.path.dirname(target):
             raise AssertionError("the model knows no rename from folder to folder")
         node = self._nodes[target] = self._nodes.pop(source)
+        for path in [path for path in self._nodes if path.startswith(source + "/")]:
+            self._nodes[target + path[len(source) :]] = self._nodes.pop(path)
         names = os.path.basename(source), os.path.basename(target)
-        self.events.append(Change(self._nodes[folder], *names, node))
+        self.events.append(Change(self._nodes[folder], *names, node, os.path.isdir(new)))
 
     def _unlink(self, real: Callable[..., None], path: str) -> None:
         real(path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import json
 import os
 import time
 from pathlib import Path
@@ -27,7 +28,15 @@ from queuectl.store import recovery
 from queuectl.store.base import Member
 from queuectl.store.disk import sync_folder
 from queuectl.store.file import FileStore
-from queuectl.testing.common import HORIZON, NOW, add, claim_one, everything, new_job
+from queuectl.testing.common import (
+    HORIZON,
+    NOW,
+    add,
+    claim_one,
+    everything,
+    new_job,
+    run_and_complete,
+)
 from test_store_crash import a_tail, an_unsynced_file, some_history, some_jobs, some_purged
 from test_store_kill import a_dead_job
 from test_store_tools import Disk, fast_folder, zero
@@ -81,18 +90,23 @@ class Story:
 
     Args:
         root: the folder of all that is recorded; nothing in it is outside of the disk.
-        prepare: what is done before, and is on the disk; given the store's folder.
-        boot: the boot in which that was done.
+        plan: what was there before, and is on the disk.
+
+    Attributes:
+        look: tells what the next boot finds.
+        found: what it would have found at the beginning.
     """
 
-    def __init__(self, root: Path, prepare: Callable[[Disk], object], boot: str) -> None:
+    def __init__(self, root: Path, plan: Plan) -> None:
         self.disk = Disk(root / NAME)
-        with booted(boot):
-            prepare(self.disk)
+        with booted(plan.boot):
+            plan.prepare(self.disk)
             self.disk.close()
         self.recorder = Recorder(root)
-        found = look(self.recorder.start)
+        self.look = plan.look()
+        found = self.look(self.recorder.start)
         assert isinstance(found, Found), found
+        self.found = found
         self.steps = [Step(found.shown, "")]
 
     def open(self) -> FileStore:
@@ -164,6 +178,49 @@ def look(tree: Tree) -> Union[Found, str]:
             return f"{type(error).__name__}: {error}"
         finally:
             disk.close()
+
+
+class RepairAgain:
+    """Repairs what the disk holds in the next boot, as one does whose repair was cut short.
+
+    The first that it sees is the store before the repair: either that is as it was, or a copy is.
+    """
+
+    def __init__(self) -> None:
+        self._before: Dict[str, bytes] = {}
+        self._seen: Dict[Tree, Union[Found, str]] = {}
+
+    def __call__(self, tree: Tree) -> Union[Found, str]:
+        if tree not in self._seen:
+            self._seen[tree] = self._repair(tree)
+        return self._seen[tree]
+
+    def _repair(self, tree: Tree) -> Union[Found, str]:
+        with fast_folder() as root, booted(NEXT):
+            lay_out(tree, root)
+            disk = Disk(root / NAME)
+            copies = [path for path in disk.path.glob("before-repair-*") if path.suffix != ".part"]
+            self._before = self._before or files(disk.path)
+            for path in copies or [disk.path]:
+                found = files(path)
+                for name, data in self._before.items():
+                    if found.get(name) != data:
+                        return f"{name} is neither as it was, nor has a copy"
+            try:
+                disk.repair()
+                disk.verify()
+                return Found(shown(disk.path), ())
+            except QueueError as error:
+                return f"{type(error).__name__}: {error}"
+
+
+def files(folder: Path) -> Dict[str, bytes]:
+    """What is in a store's folder, but for locks, which hold nothing."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
 
 
 def nothing(disk: Disk) -> None:
@@ -328,6 +385,30 @@ def mend_for_another(story: Story) -> None:
     story.do(lambda: add(story.open(), "z"))
 
 
+def damaged_everywhere(disk: Disk) -> None:
+    """In the job file, the history and the settings; and a worker died."""
+    store = disk.open()
+    add(store, "a", "b", "c", "d", "e", "f")
+    for _ in range(3):
+        run_and_complete(store)
+    store.configure({"max_retries": "7"})
+    assert store.rewrite()
+    run_and_complete(store)
+    disk.close()
+    for path in (disk.jobs, disk.path / "history-1.jsonl"):
+        path.write_bytes(path.read_bytes().replace(b'"command":', b'"commend":', 1))
+    with (disk.path / "settings.json").open("ab") as file:
+        file.write(b"}")
+    (disk.path / "workers").mkdir(mode=0o700, exist_ok=True)
+    worker = Member("w1", "worker", "Worker-1", 1, "host", "", "s1")
+    (disk.path / "workers" / "w1.json").write_text(json.dumps(worker._asdict()))
+
+
+def repair(story: Story) -> None:
+    """What is whole is kept, whenever the power is lost, and the copy is there before a change."""
+    story.do(story.disk.repair)
+
+
 def unconfirmed(store: FileStore, job_id: str) -> None:
     with pytest.raises(OutcomeUnknownError):
         add(store, job_id)
@@ -340,11 +421,13 @@ class Plan(NamedTuple):
         tell: does it.
         prepare: makes what was there.
         boot: the boot in which that was made.
+        look: makes what tells what the next boot finds.
     """
 
     tell: Callable[[Story], object]
     prepare: Callable[[Disk], object] = some_jobs
     boot: str = NOW_RUNNING
+    look: Callable[[], Callable[[Tree], Union[Found, str]]] = lambda: look
 
 
 PLANS = {
@@ -366,6 +449,7 @@ PLANS = {
     "fail to sync for another": Plan(fail_to_sync_for_another),
     "mend for another": Plan(mend_for_another),
     "mend and die": Plan(mend_and_die),
+    "repair": Plan(repair, damaged_everywhere, look=RepairAgain),
 }
 
 
@@ -377,12 +461,14 @@ class Told(NamedTuple):
         steps: the changes that were made, behind what was there before.
         tail: what the next boot cuts off what was there before.
         sites: the lines of the store that asked for a sync.
+        look: tells what the next boot finds.
     """
 
     recorder: Recorder
     steps: List[Step]
     tail: bytes
     sites: Set[str]
+    look: Callable[[Tree], Union[Found, str]]
 
 
 @functools.lru_cache(maxsize=None)
@@ -392,8 +478,7 @@ def told(name: str) -> Told:
 
 def tell(plan: Plan) -> Told:
     with fast_folder() as root:
-        story = Story(root, plan.prepare, plan.boot)
-        found = look(story.recorder.start)
+        story = Story(root, plan)
         with booted(NOW_RUNNING), story.recorder:
             plan.tell(story)
         story.disk.close()
@@ -402,9 +487,9 @@ def tell(plan: Plan) -> Told:
             if not isinstance(event, Sync):
                 medium.take(event)
         assert medium.shown() == read_tree(root)
-    assert isinstance(found, Found)
     sites = {site for event in story.recorder.events for site in getattr(event, "sites", ())}
-    return Told(story.recorder, story.steps, b"".join(found.torn), sites)
+    tail = b"".join(story.found.torn)
+    return Told(story.recorder, story.steps, tail, sites, story.look)
 
 
 def first_loss(story: Told, without: Optional[str] = None) -> Optional[str]:
@@ -428,7 +513,7 @@ def first_loss(story: Told, without: Optional[str] = None) -> Optional[str]:
         for tree in medium.states():
             if tree not in seen:
                 seen.add(tree)
-                wrong = broken(look(tree), story, promised, done)
+                wrong = broken(story.look(tree), story, promised, done)
                 if wrong is not None:
                     return f"after event {number}, {event}:\n{wrong}\n{tree}"
     return None

@@ -213,6 +213,7 @@ class _Repair:
         note = self._look.note
         number = max(-1 if newest is None else newest.number, 0 if note is None else note.commit)
         self._write_job_file(header, places, number, meta)
+        # Which syncs the folder: the new name is there before the old histories go.
         recovery.note_checked(self._folder, number + 1)
         for path in (self._folder.unsynced, self._folder.copied):
             with contextlib.suppress(FileNotFoundError):
@@ -269,7 +270,6 @@ class _Repair:
         # The history's name must be there when the header is that names it.
         sync_folder(self._folder.path)
         os.rename(new, self._folder.job_file)
-        sync_folder(self._folder.path)
 
     def _lines(self, numbers: array[int]) -> Iterator[bytes]:
         for seq in numbers:
