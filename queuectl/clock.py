@@ -12,6 +12,7 @@ import functools
 import math
 import re
 import time
+from datetime import datetime
 
 from queuectl.errors import InvalidValueError
 
@@ -50,8 +51,6 @@ def from_iso(text: str) -> float:
     Raises:
         InvalidValueError: the text is not in that one form.
     """
-    from datetime import datetime
-
     match = _INSTANT.fullmatch(text)
     try:
         if match is not None:

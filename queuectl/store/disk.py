@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
-from typing import TYPE_CHECKING, Union
+from typing import Union
 
 from queuectl.errors import OutcomeUnknownError, StoreError, StoreFullError
 
-if TYPE_CHECKING:
-    from mmap import mmap
-
-    Mapped = Union[mmap, bytes]
+Mapped = Union[mmap.mmap, bytes]
 
 _CHUNK = 1 << 20
 
@@ -46,8 +44,6 @@ def write_all(fd: int, data: bytes) -> None:
 
 def map_file(fd: int, length: int, path: str) -> Mapped:
     """Let the first bytes of an open file be read as if they were in memory; StoreError if not."""
-    import mmap
-
     try:
         return mmap.mmap(fd, length, access=mmap.ACCESS_READ) if length else b""
     except OSError as error:

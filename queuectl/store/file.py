@@ -34,6 +34,7 @@ from queuectl.store.journal import Journal
 from queuectl.store.lock import StoreLock
 from queuectl.store.members import Members
 from queuectl.store.record import from_line, none_if_purged, purged_line, to_line
+from queuectl.store.rewrite import is_worthwhile, rewrite
 
 _SYNC_INTERVAL = 0.5
 
@@ -293,13 +294,9 @@ class FileStore(Store):
                 self._synced_state = state
 
     def rewrite_due(self) -> bool:
-        from queuectl.store.rewrite import is_worthwhile
-
         return is_worthwhile(self._file.tail(), self._file.journal.header)
 
     def rewrite(self) -> bool:
-        from queuectl.store.rewrite import rewrite
-
         self._require_present()
         try:
             return rewrite(self._folder, self._lock, self._file.cut_tail)

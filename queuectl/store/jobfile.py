@@ -18,7 +18,7 @@ import contextlib
 import errno
 import math
 import os
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence, TypeVar
 
 from queuectl import clock
 from queuectl.errors import (
@@ -33,13 +33,11 @@ from queuectl.store import recovery
 from queuectl.store.base import Notice
 from queuectl.store.disk import failure, sync_folder, unconfirmed
 from queuectl.store.folder import StoreFolder
+from queuectl.store.index import Index
 from queuectl.store.journal import Commit, Journal
 from queuectl.store.lock import StoreLock
 from queuectl.store.record import HEADS, none_if_purged
-
-if TYPE_CHECKING:
-    from queuectl.store.index import Index
-    from queuectl.store.snapshot import Snapshot
+from queuectl.store.snapshot import Snapshot
 
 T = TypeVar("T")
 
@@ -101,7 +99,7 @@ class JobFile:
     def load_index(self) -> Index:
         """Read the whole file into an index, and keep that up to date from now on."""
         if self.index is None:
-            self.index = _new_index()
+            self.index = Index()
             self.journal.rewind()
             self.follow()
         return self.index
@@ -286,7 +284,7 @@ class JobFile:
         self.journal.rewind()
         if self.index is not None:
             held = self.index.held
-            self.index = _new_index()
+            self.index = Index()
             self.index.held = held
 
     def _follow(self) -> int:
@@ -364,8 +362,6 @@ class JobFile:
         return snapshot.newest_lines(job_ids)
 
     def _snapshot(self) -> Snapshot:
-        from queuectl.store.snapshot import Snapshot
-
         self.reopen_if_replaced()
         while True:
             try:
@@ -402,13 +398,6 @@ class JobFile:
             self.sync()
             recovery.note_checked(self._folder, number)
         self._boot_checked = True
-
-
-def _new_index() -> Index:
-    # Loaded here, as by far the most processes are those that only enqueue.
-    from queuectl.store.index import Index
-
-    return Index()
 
 
 def _count(counts: Dict[str, Any], job: Job, by: int) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 import threading
 import time
 from typing import Optional
@@ -206,8 +207,6 @@ class _PatienceEndedError(Exception):
 
 def _may_use_alarm() -> bool:
     """Whether nothing else in this process can want the alarm, or get it."""
-    import signal
-
     return (
         threading.current_thread() is threading.main_thread()
         and threading.active_count() == 1
@@ -219,7 +218,6 @@ def _may_use_alarm() -> bool:
 def _wait_in_kernel(fd: int, patience: float) -> bool:
     """Take the lock once it is free; False if that takes longer than so many seconds."""
     import fcntl
-    import signal
 
     def interrupt(signum: int, frame: object) -> None:
         raise _PatienceEndedError

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from zlib import crc32
 
 from queuectl.errors import DamagedError
 from queuectl.job import Job
-from queuectl.store.disk import failure, map_file
+from queuectl.store.disk import Mapped, failure, map_file
 from queuectl.store.journal import REASON, SHORTER, Journal
 from queuectl.store.record import HEADS, PURGED, from_line, none_if_purged
-
-if TYPE_CHECKING:
-    from queuectl.store.disk import Mapped
 
 _PURGED = PURGED.encode()
 
