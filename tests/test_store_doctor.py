@@ -575,3 +575,26 @@ def test_ids_of_a_store_with_gaps(disk: Disk) -> None:
     before = shown(disk)
     flip(disk, disk.jobs.stat().st_size // 2, 0)
     repaired_whole(disk, before)
+
+
+def test_what_was_changed_in_a_commit_of_one_line_is_not_kept(disk: Disk) -> None:
+    """Its commit line is right, and so is the one before it: then the job line is what is wrong."""
+    for job_id in ("a", "b", "c"):
+        add(disk.open(), job_id)
+    disk.close()
+    disk.jobs.write_bytes(disk.jobs.read_bytes().replace(b'"id":"b"', b'"id":"x"'))
+    assert disk.repair().unchecked == []
+    assert sorted(job.id for job in shown(disk)) == ["a", "c"]
+
+
+def test_a_repair_writes_through_no_link(disk: Disk, tmp_path: Path) -> None:
+    """Where others could write, they may have left one."""
+    add(disk.open(), "a", "b")
+    disk.close()
+    disk.jobs.write_bytes(disk.jobs.read_bytes().replace(b'"id":"b"', b'"id":"x"'))
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (disk.path / "jobs.jsonl.new").symlink_to(victim)
+    disk.repair()
+    assert victim.read_text() == "precious"
+    assert not disk.jobs.is_symlink()

@@ -188,6 +188,16 @@ class TestWaiting:
         waiting.finish()
         assert taken.exists()
 
+    def test_it_ends_where_no_alarm_comes_through(self, path: str) -> None:
+        def wait() -> None:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+            with pytest.raises(StoreLockedError):
+                take(path, 0.1)
+
+        with held(path):
+            Child(wait).finish()
+
     def test_an_alarm_of_the_program_is_left_alone(self, path: str) -> None:
         def wait() -> None:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

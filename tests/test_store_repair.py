@@ -155,10 +155,16 @@ class TestReboot:
         zero(disk, sample.ends[2] + 5, sample.ends[2] + 6)
         refused_by_all(disk, sample.ends[2], sample.ends[2] + 5)
 
-    def test_a_spoiled_note_vouches_for_nothing(self, sample: Sample, disk: Disk) -> None:
+    @pytest.mark.parametrize("note", [b"\0" * 54, b"x 1", b"x " + b"9" * 5000, b""])
+    def test_a_spoiled_note_is_none(self, sample: Sample, disk: Disk, note: bytes) -> None:
+        """What it might have vouched for must not be cut for want of it."""
         disk.put(sample.data)
-        disk.boot.write_bytes(b"\0" * 54)
+        disk.boot.write_bytes(note)
         zero(disk, sample.ends[2] + 5, sample.ends[2] + 6)
+        refused_by_all(disk, sample.ends[2], sample.ends[2] + 5)
+        assert disk.torn == []
+        disk.put(sample.data + b'{"id":"half')
+        disk.boot.write_bytes(note)
         disk.open().add([new_job("x")])
         assert len(disk.torn) == 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional
+from typing import Any, BinaryIO, Collection, Dict, Iterator, List, Mapping, NamedTuple, Optional
 
 import click
 
@@ -18,8 +18,8 @@ from queuectl import job as rules
 from queuectl.cli import output
 from queuectl.cli.command import Command, Session, pass_session
 from queuectl.cli.intake import LONGEST_LINE
-from queuectl.config import setting
-from queuectl.errors import DuplicateIdError, InvalidValueError, RequestError
+from queuectl.config import SETTINGS
+from queuectl.errors import DuplicateIdError, InvalidValueError, QueueError, RequestError
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.render import to_json
@@ -92,8 +92,13 @@ def import_queue(session: Session, path: str, skip_existing: bool) -> None:
         with session.open(create=True) as manager:
             # Read first: where they are damaged, nothing is added either.
             own = manager.store.settings()
-            added = _add(manager, queue.jobs, skip_existing)
-            _configure(manager, own, queue.settings)
+            new = _configure(manager, own, queue.settings)
+            try:
+                added = _add(manager, queue.jobs, skip_existing)
+            except QueueError:
+                if new:
+                    manager.store.configure(dict.fromkeys(new))
+                raise
     skipped = len(queue.jobs) - added
     if session.json:
         output.line(to_json({"imported": added, "skipped": skipped}))
@@ -159,7 +164,10 @@ def _checked_header(header: Dict[str, Any]) -> Dict[str, str]:
     for name, text in settings.items():
         if not isinstance(text, str):
             raise InvalidValueError(f"the setting {name} is not text")
-        entry = setting(name)
+        if name not in SETTINGS:
+            output.notice(f"setting {name} is passed over: this queuectl does not know it")
+            continue
+        entry = SETTINGS[name]
         checked[entry.name] = entry.write(entry.read(text))
     return checked
 
@@ -179,7 +187,10 @@ def _add(manager: QueueManager, jobs: List[Job], skip_existing: bool) -> int:
             raise RequestError(f"line {number}: job {error.job_id!r} exists already") from error
 
 
-def _configure(manager: QueueManager, own: Mapping[str, str], settings: Dict[str, str]) -> None:
+def _configure(
+    manager: QueueManager, own: Mapping[str, str], settings: Dict[str, str]
+) -> Collection[str]:
+    """Store the settings of which this store has none of its own; return their names."""
     missing: Dict[str, Optional[str]] = {}
     for name, text in settings.items():
         if name not in own:
@@ -188,6 +199,7 @@ def _configure(manager: QueueManager, own: Mapping[str, str], settings: Dict[str
             output.notice(f"{name} stays {own[name]}, as this store has it; exported was {text}")
     if missing:
         manager.store.configure(missing)
+    return missing
 
 
 def _count(jobs: int) -> str:

@@ -212,6 +212,7 @@ def _may_use_alarm() -> bool:
         and threading.active_count() == 1
         and signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN)
         and signal.getitimer(signal.ITIMER_REAL)[0] == 0
+        and signal.SIGALRM not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
     )
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from typing import Callable, NamedTuple, Optional
 
 from queuectl import machine
@@ -30,6 +31,8 @@ from queuectl.store.journal import REASON, Commit, Journal
 Cut = Callable[[Journal, str], None]
 """Cuts what follows the last commit, which is put into words."""
 
+_NOTE = re.compile(rb"([0-9a-zA-Z-]{1,64}) (\d{16,18})\n")
+_NOTE_SIZE = 128
 _LOST = "an end that the disk did not hold"
 
 
@@ -129,13 +132,13 @@ def read_note(folder: StoreFolder) -> Optional[Note]:
     """Read what `note_checked` and `note_synced` wrote; StoreError if that cannot be read."""
     try:
         with open(folder.boot, "rb") as file:
-            boot, _, commit = file.read().decode("ascii", "replace").partition(" ")
+            words = _NOTE.fullmatch(file.read(_NOTE_SIZE))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise failure("read", folder.boot, error) from error
-    # One that is spoiled vouches for nothing.
-    return Note(boot, int(commit) if commit.strip().isdigit() else 0)
+    # One that is spoiled is none: it must not vouch for less than what is there.
+    return None if words is None else Note(words[1].decode(), int(words[2]))
 
 
 def _text(commit: int) -> bytes:

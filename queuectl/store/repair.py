@@ -154,6 +154,13 @@ def _copy_files(source: str, target: str) -> None:
     sync_folder(target)
 
 
+def _make(path: str) -> int:
+    """Make a file in the place of what was left there: where others could write, maybe a link."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
 class _Repair:
     """One repair, of what was examined."""
 
@@ -232,8 +239,7 @@ class _Repair:
             return None
         generation = max([0, *generations(self._look.names)]) + 1
         name = self._folder.history(generation)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        fd = os.open(os.path.join(self._folder.path, name), flags, 0o600)
+        fd = _make(os.path.join(self._folder.path, name))
         length = crc = 0
         try:
             for batch in batches(self._lines(finished)):
@@ -255,7 +261,7 @@ class _Repair:
         self, header: Dict[str, Any], places: array[int], number: int, meta: Dict[str, Any]
     ) -> None:
         new = self._folder.rewritten
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = _make(new)
         try:
             write_all(fd, header_line(header))
         finally:

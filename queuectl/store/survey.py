@@ -17,7 +17,7 @@ from array import array
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 from zlib import crc32
 
-from queuectl.errors import InvalidValueError
+from queuectl.errors import DamagedError, InvalidValueError
 from queuectl.job import Job, JobState
 from queuectl.soundness import check_fit, to_record
 from queuectl.store.audit import Audit, Range, audit
@@ -264,15 +264,35 @@ class Survey:
         is_inside = newest is not None and bad.stop <= newest.end
         limit = newest.meta["seq"] if newest is not None and is_inside else _SEQ_LIMIT
         ids: Dict[str, None] = {}
+        is_surely_wrong = self._is_of_one_line(bad)
         for offset, block in blocks(self.look.fd, bad.start, bad.stop):
             at = offset
             for line in block.splitlines(keepends=True):
-                if is_content(line):
+                if is_surely_wrong and is_content(line):
+                    self._note_fragment(source, at, line)
+                elif is_content(line):
                     job_id = self._take_unchecked(source, at, line, limit)
                     if job_id is not None:
                         ids[job_id] = None
                 at += len(line)
         return list(ids)
+
+    def _is_of_one_line(self, bad: Range) -> bool:
+        """Whether a damaged commit is of one job line, which is then what is wrong.
+
+        For both the commit line and the one before it are right.
+        """
+        if bad.stop - bad.start > LONGEST_LINE:
+            return False
+        before = os.pread(self.look.fd, _PAGE, max(bad.start - _PAGE, 0))[: bad.start]
+        lines = os.pread(self.look.fd, bad.stop - bad.start, bad.start).splitlines(keepends=True)
+        try:
+            last = parse_commit(self.look.path, before[before.rindex(b"\n", 0, -1) + 1 : -1], 0)
+            this = parse_commit(self.look.path, lines[-1][:-1], 0)
+            number = this.meta["lines"] - last.meta["lines"]
+        except (DamagedError, ValueError, IndexError, KeyError, TypeError):
+            return False
+        return len(lines) == 2 and number == 1 and this.number == last.number + 1
 
     def _take_unchecked(self, source: int, at: int, line: bytes, limit: int) -> Optional[str]:
         """Take a line in if it is whole, and return its id."""
