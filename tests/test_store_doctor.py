@@ -598,3 +598,14 @@ def test_a_repair_writes_through_no_link(disk: Disk, tmp_path: Path) -> None:
     disk.repair()
     assert victim.read_text() == "precious"
     assert not disk.jobs.is_symlink()
+
+
+def test_two_jobs_with_one_number_are_both_named(disk: Disk) -> None:
+    disk.open().add([new_job("a"), new_job("b"), new_job("c")])
+    disk.close()
+    data = disk.jobs.read_bytes()
+    disk.jobs.write_bytes(data.replace(b'"id":"a","seq":1', b'"id":"a","seq":3'))
+    repaired = disk.repair()
+    assert {"a", "c"} <= {*repaired.lost, *repaired.reverted, *repaired.unchecked}
+    assert repaired.lost == ["c"]
+    disk.verify()

@@ -304,8 +304,10 @@ class Survey:
         known = self.places.get(job.seq)
         before = None if known is None else json.loads(self.line(known))
         if before is not None and before["id"] != job.id:
-            # One of the two is spoilt, and the other was there before.
+            # One of the two is spoilt, and the other was there before. Nobody knows which: both are
+            # named.
             self.fragments.append(Fragment(source, at, before["id"], job.seq))
+            self.fragments.append(Fragment(source, at, job.id, None))
             return str(before["id"])
         if before is None or ("rev" in before and before["rev"] < job.rev):
             state = _DELAYED if job.state == JobState.PENDING and job.run_at else job.state
