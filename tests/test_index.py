@@ -240,6 +240,15 @@ def test_who_reads_no_claims_in_order_sees_the_same(
             assert offset_of(index.next(NOW + 10, HORIZON)) == crowd.model.next(NOW + 10), actions
 
 
+def test_the_held_job_is_looked_out_for_wherever_its_slot_would_be() -> None:
+    index = Index()
+    index.put(4, b"pending", None, 100)
+    index.held = 5
+    for offset, state in ((200, b"processing"), (300, b"pending"), (400, b"completed")):
+        index.put(5, state, None, offset)
+        assert index.held_at == offset
+
+
 class TestStaleEntries:
     """An entry of a heap is a hint: what the newest line says is the truth."""
 

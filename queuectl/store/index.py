@@ -82,12 +82,12 @@ class Index:
             run_at: the earliest time it may be claimed, as UTC text.
             offset: where the line is.
         """
+        if seq == self.held:
+            self.held_at = offset
         if state == _CLAIMABLE and run_at is None and seq == self._base + len(self._slots):
             # A new job. A million of them take half the time without a call for each.
             self._slots.append(offset)
             return
-        if seq == self.held:
-            self.held_at = offset
         if state == _CLAIMABLE and run_at is None:
             self._set(seq, offset)
             if seq < self._cursor:
