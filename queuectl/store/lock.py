@@ -14,6 +14,7 @@ uses it) the wait is a series of looks.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import signal
@@ -72,8 +73,6 @@ def _try_descriptor(fd: int) -> bool:
     # FileLock of an old filelock does the same to a file that it opens itself. But it makes a
     # removed folder anew, and a copy of it in a forked child unlocks the parent's lock when it is
     # collected.
-    import fcntl
-
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -85,8 +84,6 @@ def _unlock_descriptor(fd: int) -> None:
     if _HAS_DESCRIPTORS:
         filelock.unlock_descriptor(fd)
     else:
-        import fcntl
-
         fcntl.flock(fd, fcntl.LOCK_UN)
 
 
@@ -218,7 +215,6 @@ def _may_use_alarm() -> bool:
 
 def _wait_in_kernel(fd: int, patience: float) -> bool:
     """Take the lock once it is free; False if that takes longer than so many seconds."""
-    import fcntl
 
     def interrupt(signum: int, frame: object) -> None:
         raise _PatienceEndedError
