@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 import support
+from test_store_tools import Disk, Sample, make_sample, new_disk
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("queuectl", deadline=None, print_blob=True)
@@ -69,3 +70,16 @@ def cli(tmp_path: Path, mark: str) -> Iterator[support.Cli]:
 def terminal(cli: support.Cli) -> Callable[..., support.Terminal]:
     """Starts queuectl, or another `program`, at a terminal: `support.Cli.terminal`."""
     return cli.terminal
+
+
+@pytest.fixture
+def disk() -> Iterator[Disk]:
+    """The folder of a file store that does not exist yet."""
+    with new_disk() as disk:
+        yield disk
+
+
+@pytest.fixture(scope="session")
+def sample() -> Sample:
+    """A job file with one of each kind of commit, and what it held after each."""
+    return make_sample()

@@ -8,7 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import List, Tuple
 from zlib import crc32
 
 import pytest
@@ -19,18 +19,7 @@ from queuectl.store.base import Counts
 from queuectl.store.file import FileStore
 from queuectl.store.journal import Journal, lines_between
 from queuectl.testing.common import HORIZON, NOW, claim_one, everything, ids, new_job
-from test_store_tools import Disk, Sample, flip, make_sample, new_disk, refused_by_all, shown
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    with new_disk() as disk:
-        yield disk
-
-
-@pytest.fixture(scope="module")
-def sample() -> Sample:
-    return make_sample()
+from test_store_tools import Disk, Sample, flip, refused_by_all, shown
 
 
 def with_sum(text: str) -> bytes:

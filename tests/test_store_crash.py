@@ -8,7 +8,7 @@ change whole or absent.
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Iterator, List, NamedTuple
+from typing import Any, Callable, List, NamedTuple
 
 import pytest
 
@@ -33,12 +33,6 @@ CALLS = (
     "open",
 )
 KILLED = 9
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    with new_disk() as disk:
-        yield disk
 
 
 def die_at(step: int) -> None:

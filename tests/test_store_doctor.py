@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
 from zlib import crc32
 
 import pytest
@@ -25,25 +25,12 @@ from test_store_tools import (
     Disk,
     Sample,
     flip,
-    make_sample,
     needs_root,
-    new_disk,
     shown,
     zero,
 )
 
 EVERY = 11
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    with new_disk() as disk:
-        yield disk
-
-
-@pytest.fixture(scope="module")
-def sample() -> Sample:
-    return make_sample()
 
 
 @pytest.fixture

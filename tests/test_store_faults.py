@@ -21,13 +21,7 @@ from queuectl.errors import OutcomeUnknownError, StoreError, StoreFullError
 from queuectl.store.base import Member
 from queuectl.store.file import FileStore
 from queuectl.testing.common import NOW, add, claim_one, everything, ids, new_job, run_and_complete
-from test_store_tools import Child, Disk, in_child, needs_root, new_disk, shown
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    with new_disk() as disk:
-        yield disk
+from test_store_tools import Child, Disk, in_child, needs_root, shown
 
 
 def spoil(

@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 from pathlib import Path
-from typing import Callable, Iterator, List
+from typing import Callable, List
 
 import pytest
 
@@ -19,15 +19,9 @@ from queuectl.store.file import FileStore
 from queuectl.store.folder import StoreFolder, find_folder
 from queuectl.store.opening import locate, open_store
 from queuectl.testing.common import NOW, add, claim_one, everything, new_job
-from test_store_tools import NOBODY, Disk, in_child, needs_root, new_disk
+from test_store_tools import NOBODY, Disk, in_child, needs_root
 
 not_root_either = pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to become")
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    with new_disk() as disk:
-        yield disk
 
 
 def as_nobody(act: Callable[[], object]) -> None:

@@ -6,7 +6,7 @@ import pickle
 import random
 import time
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 import pytest
 
@@ -16,17 +16,11 @@ from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError
 from queuectl.job import Job, JobState
 from queuectl.store.file import FileStore
 from queuectl.testing.common import NOW, new_job
-from test_store_tools import Child, Disk, new_disk
+from test_store_tools import Child, Disk
 
 PROCESSES = 8
 STEPS = 800
 ENOUGH = 60  # jobs; more are only slower to look at
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    with new_disk() as disk:
-        yield disk
 
 
 class Actor:

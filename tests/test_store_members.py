@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
-from typing import Iterator, List
+from typing import List
 
 import pytest
 
@@ -18,13 +18,7 @@ from queuectl.store.base import Lost, Member
 from queuectl.store.file import FileStore
 from queuectl.testing.common import HORIZON, NOW, add, claim_one, everything, ids
 from queuectl.testing.members import is_readable
-from test_store_tools import Child, Disk, in_child, new_disk, wait_for
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    with new_disk() as disk:
-        yield disk
+from test_store_tools import Child, Disk, in_child, wait_for
 
 
 def member(name: str, role: str = "worker") -> Member:

@@ -17,15 +17,9 @@ from queuectl.job import Job, JobState
 from queuectl.store.base import Counts
 from queuectl.store.file import FileStore
 from queuectl.testing.common import HORIZON, NOW, add, claim_one, everything, ids, new_job
-from test_store_tools import Child, Disk, in_child, new_disk, shown, wait_for
+from test_store_tools import Child, Disk, in_child, shown, wait_for
 
 BATCH = 5
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    with new_disk() as disk:
-        yield disk
 
 
 @contextmanager

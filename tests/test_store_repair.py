@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Iterator, List
+from typing import List
 from zlib import crc32
 
 import pytest
@@ -14,18 +14,7 @@ from queuectl import job as rules
 from queuectl.errors import DamagedError
 from queuectl.store.base import Counts
 from queuectl.testing.common import HORIZON, NOW, add, claim_one, everything, ids, new_job
-from test_store_tools import Disk, Sample, make_sample, new_disk, refused_by_all, shown, zero
-
-
-@pytest.fixture
-def disk() -> Iterator[Disk]:
-    with new_disk() as disk:
-        yield disk
-
-
-@pytest.fixture(scope="module")
-def sample() -> Sample:
-    return make_sample()
+from test_store_tools import Disk, Sample, refused_by_all, shown, zero
 
 
 class TestReboot:

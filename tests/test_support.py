@@ -66,10 +66,19 @@ def test_wait_until_returns_what_it_waited_for_and_names_what_did_not_come() -> 
 def test_a_test_that_leaves_a_process_behind_fails_and_the_process_is_killed(
     tmp_path: Path, mark: str
 ) -> None:
-    for name in ("conftest.py", "support.py"):
+    for name in ("conftest.py", "support.py", "test_store_tools.py"):
         shutil.copy(Path(__file__).with_name(name), tmp_path)
     (tmp_path / "test_it.py").write_text(LEAVING)
-    argv = [sys.executable, "-m", "pytest", "-rA", "--tb=short", "-p", "no:cacheprovider"]
+    argv = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-rA",
+        "--tb=short",
+        "-p",
+        "no:cacheprovider",
+        "test_it.py",
+    ]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "1 failed, 5 passed, 4 errors" in done.stdout, done.stdout
     for way in ("subprocess", "run", "spawn", "fork"):
