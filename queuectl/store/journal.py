@@ -168,17 +168,6 @@ class Journal:
         self.end = self.header_end
         self.crc = crc32(self._read(self.header_end, 0))
 
-    def backlog(self) -> int:
-        """Tell how many bytes of the file were not read yet.
-
-        Raises:
-            DamagedError: the file is shorter than what was read of it.
-        """
-        size = os.lseek(self.fd, 0, os.SEEK_END)
-        if size < self.end:
-            raise DamagedError(self.path, size, SHORTER)
-        return size - self.end
-
     def look(self) -> Tuple[Optional[Commit], int]:
         """Find the last commit, if there is one behind what was read; do not move.
 
@@ -187,16 +176,19 @@ class Journal:
             tail.
 
         Raises:
-            DamagedError: there is none, or what looks like one is damaged.
+            DamagedError: there is none, what looks like one is damaged, or the file is shorter than
+                what was read of it.
         """
-        backlog = self.backlog()
-        if backlog == 0 and self.end > 0:
+        size = os.lseek(self.fd, 0, os.SEEK_END)
+        if size < self.end:
+            raise DamagedError(self.path, size, SHORTER)
+        if size == self.end > 0:
             return None, 0
         last = self.tail()
         if last.end <= self.end:
-            return None, backlog
+            return None, size - self.end
         # Without the lock, the file may have grown between the two looks.
-        return last, max(self.end + backlog - last.end, 0)
+        return last, max(size - last.end, 0)
 
     def read_to(self, last: Commit, visit: Optional[Visit] = None) -> None:
         """Read on to the end of a commit that `look` found, check it all, and move there.
