@@ -72,6 +72,20 @@ class DuplicateIdError(RequestError):
         self.job_id = job_id
 
 
+class KeyTakenError(RequestError):
+    """Another job that is not over has the unique key.
+
+    Args:
+        key: the key.
+        holder: the id of the job that has it.
+    """
+
+    def __init__(self, key: str, holder: str) -> None:
+        super().__init__(f"unique key {key!r} is held by job {holder!r}")
+        self.key = key
+        self.holder = holder
+
+
 class WrongStateError(RequestError):
     """The job's state does not allow what was asked."""
 

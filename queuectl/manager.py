@@ -28,6 +28,7 @@ from queuectl.errors import (
 from queuectl.job import Job, JobState
 from queuectl.store.base import Counts, Lost, Member, Notice, Store
 from queuectl.text import as_utf8
+from queuectl.values import validate_id
 
 NO_LIMIT = math.inf
 """The timeout of a new job that may run for ever, whatever the setting says."""
@@ -205,7 +206,7 @@ class QueueManager:
             AmbiguousIdError: several begin so.
         """
         try:
-            rules.validate_id(job_id)
+            validate_id(job_id)
         except InvalidValueError as error:
             raise NotFoundError(job_id) from error
         job = self.store.get(job_id)

@@ -9,10 +9,11 @@ from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, NoReturn, Opt
 from queuectl import clock
 from queuectl.cli import output
 from queuectl.cli.command import Session
-from queuectl.config import MAX_ATTEMPTS, parse_whole
+from queuectl.config import parse_whole
 from queuectl.errors import DuplicateIdError, InvalidValueError, RequestError
-from queuectl.job import SHOWN_FIELDS, Job, validate_command, validate_id
+from queuectl.job import SHOWN_FIELDS, Job
 from queuectl.manager import NO_LIMIT, NewJob
+from queuectl.values import MAX_ATTEMPTS, validate_command, validate_id
 
 _KEYS = ("id", "command", "max_retries", "timeout")
 LONGEST_LINE = 1 << 20
