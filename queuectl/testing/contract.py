@@ -5,9 +5,10 @@ from __future__ import annotations
 from queuectl.testing.claims import ClaimContract
 from queuectl.testing.jobs import JobContract
 from queuectl.testing.members import MemberContract
+from queuectl.testing.watching import WatchContract
 
 
-class StoreContract(JobContract, ClaimContract, MemberContract):
+class StoreContract(JobContract, ClaimContract, MemberContract, WatchContract):
     """Every store must pass this; a subclass provides the fixtures `store` and `reopen`.
 
     `store` gives a new, empty store; `reopen` a function that opens the same one again, as another
