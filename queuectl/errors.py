@@ -22,13 +22,19 @@ Anything else that escapes is a bug: the CLI lets its traceback through and exit
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Optional, Sequence
 
 
 class QueueError(Exception):
-    """The root of the tree; `str()` of it is one line, fit for a terminal."""
+    """The root of the tree; `str()` of it is one line, fit for a terminal.
+
+    Attributes:
+        exit_code: what a command ends with.
+        request: of several jobs to be enqueued, the number of the one that is to blame, from 0.
+    """
 
     exit_code = 1
+    request: Optional[int] = None
 
 
 class RequestError(QueueError):

@@ -24,7 +24,7 @@ nothing until they are set to something else.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from queuectl import clock
 from queuectl.errors import WrongStateError
@@ -248,6 +248,12 @@ def placed(job: Job, seq: int, seq_of: Mapping[str, int]) -> Job:
     must_complete = [seq_of[parent] for parent in job.after if parent in seq_of]
     must_end = [-seq_of[parent] for parent in job.after_any if parent in seq_of]
     return _made(job.__dict__, seq=seq, parents=(*must_complete, *must_end))
+
+
+def related(job: Job, after: Sequence[str], after_any: Sequence[str], dependents: int) -> Job:
+    """Give a new job its parents, and the number of those for which it is one itself."""
+    changes = {"after": tuple(after), "after_any": tuple(after_any), "dependents": dependents}
+    return _made(job.__dict__, **{k: v for k, v in changes.items() if v != getattr(job, k)})
 
 
 def awaited(job: Job, now: float, dependents: int) -> Job:

@@ -6,7 +6,7 @@ it under the store's lock, nothing is claimed from a queue once its pause was ac
 
 from __future__ import annotations
 
-from typing import Dict, FrozenSet, Mapping, NamedTuple, Optional
+from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Optional
 
 from queuectl.config import MAX_WORKERS, parse_whole
 from queuectl.errors import InvalidValueError
@@ -53,13 +53,24 @@ def read_rules(stored: Mapping[str, str]) -> Dict[str, QueueRule]:
     return rules
 
 
-def changes(name: str, rule: QueueRule) -> Dict[str, Optional[str]]:
-    """Return what to change in a store's settings, so that `read_rules` finds this rule."""
-    concurrency = None if rule.concurrency is None else str(rule.concurrency)
-    return {
-        _PREFIX + name + _CONCURRENCY: concurrency,
-        _PREFIX + name + _PAUSED: "yes" if rule.paused else None,
-    }
+def rule_changes(name: str, values: Mapping[str, Any]) -> Dict[str, Optional[str]]:
+    """Return what to change in a store's settings, so that a queue's rule has these values.
+
+    Args:
+        name: the queue.
+        values: by the attribute of `QueueRule`; those that are not given stay as they are.
+
+    Raises:
+        InvalidValueError: a value can never be right.
+    """
+    changes: Dict[str, Optional[str]] = {}
+    if "concurrency" in values:
+        concurrency = values["concurrency"]
+        text = None if concurrency is None else str(_concurrency(name, str(concurrency)))
+        changes[_PREFIX + name + _CONCURRENCY] = text
+    if "paused" in values:
+        changes[_PREFIX + name + _PAUSED] = "yes" if values["paused"] else None
+    return changes
 
 
 def is_rule(key: str) -> bool:
@@ -91,4 +102,4 @@ def _concurrency(name: str, text: str) -> int:
     try:
         return parse_whole(text, 1, MAX_WORKERS)
     except InvalidValueError as error:
-        raise InvalidValueError(f"stored concurrency of queue {name}: {error}") from error
+        raise InvalidValueError(f"bad concurrency of queue {name}: {error}") from error

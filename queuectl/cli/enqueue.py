@@ -14,7 +14,7 @@ from queuectl.cli import output
 from queuectl.cli.command import Command, Session, checked, pass_session
 from queuectl.cli.intake import Defaults, add_file, parse_json_job, parse_max_retries, parse_timeout
 from queuectl.job import Job
-from queuectl.manager import NewJob
+from queuectl.newjob import NewJob
 from queuectl.render import to_json
 from queuectl.text import as_utf8
 from queuectl.values import validate_command, validate_id

@@ -12,7 +12,7 @@ from queuectl.cli.command import Session
 from queuectl.config import parse_whole
 from queuectl.errors import DuplicateIdError, InvalidValueError, RequestError
 from queuectl.job import SHOWN_FIELDS, Job
-from queuectl.manager import NO_LIMIT, NewJob
+from queuectl.newjob import NO_LIMIT, NewJob
 from queuectl.values import MAX_ATTEMPTS, validate_command, validate_id
 
 _KEYS = ("id", "command", "max_retries", "timeout")

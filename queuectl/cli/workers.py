@@ -14,7 +14,8 @@ from queuectl.cli.command import Command, Group, Session, checked, help_if_bare,
 from queuectl.clock import format_duration
 from queuectl.config import MAX_WORKERS, parse_whole
 from queuectl.errors import NoStoreError, RequestError
-from queuectl.manager import NO_LIMIT, QueueManager
+from queuectl.manager import QueueManager
+from queuectl.newjob import NO_LIMIT
 from queuectl.render import to_json
 from queuectl.store.base import Member
 from queuectl.text import as_utf8

@@ -54,6 +54,8 @@ class Member(NamedTuple):
         born: when the leader of that group started, in the kernel's own terms.
         boot: which boot of the machine `born` belongs to.
         stopping: whether a supervisor was told to stop, and has told its workers.
+        queues: the queues that a supervisor serves; none if it serves all. Of a worker, ask its
+            supervisor.
     """
 
     id: str
@@ -69,6 +71,7 @@ class Member(NamedTuple):
     born: Optional[str] = None
     boot: Optional[str] = None
     stopping: bool = False
+    queues: Optional[Sequence[str]] = None
 
 
 class Lost(NamedTuple):
@@ -230,6 +233,10 @@ class Store(abc.ABC):
         """Return how many jobs of each queue are processing, at the cost of `counts`."""
 
     @abc.abstractmethod
+    def bound(self) -> int:
+        """Return how many waiting jobs were made to wait for others, at the cost of `counts`."""
+
+    @abc.abstractmethod
     def tally(self) -> Dict[str, Counts]:
         """Return the counts of each queue that holds a job, at the cost of a look at all jobs."""
 
@@ -242,8 +249,11 @@ class Store(abc.ABC):
         """Return the job with this unique key that is not over, or nothing."""
 
     @abc.abstractmethod
-    def changed(self, claimed: Job) -> bool:
-        """Tell whether somebody else changed the job that this process claimed last."""
+    def current(self, claimed: Job) -> Optional[Job]:
+        """Return the job that this process claimed last, as it stands now, or nothing.
+
+        At the cost of what was committed since the last look.
+        """
 
     @abc.abstractmethod
     def listen(self) -> int:

@@ -113,6 +113,7 @@ def _make(folder: StoreFolder) -> None:
         "news": 0,
         "purged": 0,
         "done": 0,
+        "bound": 0,
         "lines": 0,
         "counts": EMPTY_COUNTS,
         "running": {},

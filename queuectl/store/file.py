@@ -159,6 +159,9 @@ class FileStore(Store):
     def running(self) -> Dict[str, int]:
         return _running(self._file.tail().meta)
 
+    def bound(self) -> int:
+        return int(self._file.tail().meta["bound"])
+
     def tally(self) -> Dict[str, Counts]:
         tally = self._file.read(lambda snapshot: snapshot.tally())
         return {queue: Counts(**counts) for queue, counts in tally.items()}
@@ -173,12 +176,16 @@ class FileStore(Store):
         holders = self._file.read(lambda snapshot: snapshot.holders(key))
         return Watched({}, {key: holders}).holder(key, ())
 
-    def changed(self, claimed: Job) -> bool:
+    def current(self, claimed: Job) -> Optional[Job]:
         self._file.reopen_if_replaced()
         self._file.follow()
         assert self._held is not None
-        journal, offset, _ = self._held
-        return (self._file.journal, self._file.load_index().held_at) != (journal, offset)
+        journal, offset, job = self._held
+        newest = self._file.load_index().held_at
+        if (self._file.journal, newest) == (journal, offset):
+            return job
+        line = none_if_purged(self._file.journal.line_at(newest)) if newest else None
+        return None if line is None else from_line(line)
 
     def claim(
         self,

@@ -184,16 +184,18 @@ class JobFile:
         """
         old = self.journal.meta
         counts, running = dict(old["counts"]), dict(old["running"])
-        seq, purged, done = old["seq"], old["purged"], old["done"]
+        seq, purged, done, bound = old["seq"], old["purged"], old["done"], old["bound"]
         for was, now in zip(before, after):
             if was is None:
                 seq += 1
             else:
                 _count(counts, running, was, -1)
+                bound -= _is_bound(was)
             if now is None:
                 purged += 1
             else:
                 _count(counts, running, now, 1)
+                bound += _is_bound(now)
                 done += now.state == JobState.COMPLETED and (was is None or was.state != now.state)
         meta = {
             "seq": seq,
@@ -201,6 +203,7 @@ class JobFile:
             "news": old["news"] + (front is None),
             "purged": purged,
             "done": done,
+            "bound": bound,
             "lines": old["lines"] + len(lines),
             "counts": counts,
             "running": running,
@@ -412,6 +415,10 @@ class JobFile:
             self.sync()
             recovery.note_checked(self._folder, number)
         self._boot_checked = True
+
+
+def _is_bound(job: Job) -> bool:
+    return bool(job.parents) and job.waits
 
 
 def _count(counts: Dict[str, Any], running: Dict[str, int], job: Job, by: int) -> None:

@@ -32,6 +32,8 @@ from queuectl.store.rewrite import batches, remove_histories
 from queuectl.store.surroundings import DAMAGE, Finding, open_to_others, sound_settings, strangers
 from queuectl.values import DEFAULT_QUEUE
 
+_WAITING = ("pending", "failed", "delayed")
+
 
 class Repaired(NamedTuple):
     """What a repair found and did.
@@ -216,6 +218,7 @@ class _Repair:
             "news": 0,
             "purged": gone,
             "done": max(self._jobs.counts["completed"], self._done_before()),
+            "bound": self._bound(),
             "lines": len(places),
             "counts": self._jobs.counts,
             "running": self._running(),
@@ -244,6 +247,12 @@ class _Repair:
                 queue = head[5].decode("ascii")
                 running[queue] = running.get(queue, 0) + 1
         return running
+
+    def _bound(self) -> int:
+        """How many of the jobs that are left wait, and were made to wait for others."""
+        waiting = (place for _, place in self._survey.places if place.state in _WAITING)
+        heads = (HEADS.match(self._survey.line(place)) for place in waiting)
+        return sum(head is not None and bool(head[9]) for head in heads)
 
     def _keeps_history(self) -> bool:
         """Whether the history can stay as it is: whole, and every line of it stands for a job."""

@@ -110,6 +110,9 @@ class MemoryStore(Store):
                 running[job.queue] = running.get(job.queue, 0) + 1
         return running
 
+    def bound(self) -> int:
+        return sum(job.waits and bool(job.parents) for job in self._shared.jobs.values())
+
     def tally(self) -> Dict[str, Counts]:
         queues = {job.queue for job in self._shared.jobs.values()}
         return {queue: _counts(self._of_queue(queue)) for queue in queues}
@@ -126,8 +129,9 @@ class MemoryStore(Store):
         held = (job for job in self._shared.jobs.values() if job.unique == key and not job.is_over)
         return next(held, None)
 
-    def changed(self, claimed: Job) -> bool:
-        return self._shared.jobs.get(claimed.id) != claimed
+    def current(self, claimed: Job) -> Optional[Job]:
+        job = self._shared.jobs.get(claimed.id)
+        return job if job is not None and job.seq == claimed.seq else None
 
     def claim(
         self,
