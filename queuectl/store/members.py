@@ -22,11 +22,11 @@ from typing import Dict, Iterator, List, Optional, Sequence
 
 from queuectl.errors import StoreError
 from queuectl.store.base import Member
+from queuectl.store.compact import encode
 from queuectl.store.disk import failure
 from queuectl.store.lock import is_held, take_liveness
 
 _SIZE = 1024
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _NEWS, _STOP, _FORCE = b"n", b"s", b"f"
 
 
@@ -72,7 +72,7 @@ class Members:
 
     def note(self, member: Member) -> None:
         """Write down what a member of this process is running."""
-        text = _encode(member._asdict())
+        text = encode(member._asdict())
         os.pwrite(self._files[member.id], text.ljust(_SIZE - 1).encode("ascii") + b"\n", 0)
 
     def leave(self, member_id: str) -> None:

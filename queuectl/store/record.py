@@ -15,6 +15,7 @@ from dataclasses import fields
 from typing import Optional
 
 from queuectl.job import Job
+from queuectl.store.compact import encode
 
 PURGED = "purged"
 """The state of a line that says that the job is no longer there."""
@@ -29,7 +30,6 @@ not look for line ends, which would take it six times as long.
 _FIRST = ("id", "seq", "state", "run_at")
 _ORDER = _FIRST + tuple(field.name for field in fields(Job) if field.name not in _FIRST)
 _FIELDS = frozenset(_ORDER)
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def to_line(job: Job) -> bytes:
@@ -37,12 +37,12 @@ def to_line(job: Job) -> bytes:
     values = job.__dict__
     if tuple(values) != _ORDER:
         values = {name: values[name] for name in _ORDER}
-    return _encode(values).encode("ascii")
+    return encode(values).encode("ascii")
 
 
 def purged_line(job: Job) -> bytes:
     """Write the line that takes a job out of the store."""
-    return _encode({"id": job.id, "seq": job.seq, "state": PURGED, "run_at": None}).encode("ascii")
+    return encode({"id": job.id, "seq": job.seq, "state": PURGED, "run_at": None}).encode("ascii")
 
 
 def from_line(line: bytes) -> Job:
