@@ -171,9 +171,7 @@ class Worker:
             try:
                 self._runner.keep()
                 try:
-                    job = self._manager.claim(
-                        self._member.id, done, self._wants_job, self._queues
-                    )
+                    job = self._manager.claim(self._member.id, done, self._wants_job, self._queues)
                 except ConflictError:
                     done = self._follow_from_newest(done)
                     continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar
 
 import click
@@ -76,17 +75,13 @@ def choose(
         click.UsageError: both, or neither.
     """
     described = {name: value for name, value in wanted.items() if value is not None}
-    options = [f"--{name}" for name in wanted]
-    if job_ids and (described or everything):
-        raise click.UsageError(f"give ids or {_either(described, everything)}, not both")
+    given = [*(["--all"] if everything else []), *(f"--{name}" for name in described)]
+    if job_ids and given:
+        raise click.UsageError(f"give ids or {given[0]}, not both")
     if everything and described:
-        raise click.UsageError(f"choose one of --all and --{next(iter(described))}")
+        raise click.UsageError(f"choose one of {given[0]} and {given[1]}")
     if job_ids:
         return None
-    if not described and not everything:
-        raise click.UsageError(f"give ids, {_joined([*options])}")
+    if not given:
+        raise click.UsageError("give ids, or " + " or ".join(f"--{name}" for name in wanted))
     return JobFilter(**described)  # type: ignore[arg-type]
-
-
-def _either(described: Sequence[str], everything: bool) -> str:
-    return "--all" if everything else f"--{next(iter(described))}"

@@ -19,15 +19,23 @@ from queuectl.newjob import NO_LIMIT
 from queuectl.render import to_json
 from queuectl.store.base import Member
 from queuectl.text import as_utf8
+from queuectl.values import validate_queue
 
 _MARGIN = 5.0
 _LOOK = 0.05
 
 
 def _parse_timeout(text: str) -> float:
-    from queuectl.cli.intake import parse_timeout
+    from queuectl.cli.fields import parse_timeout
 
     return parse_timeout(text)
+
+
+def _check_queues(
+    context: click.Context, parameter: click.Parameter, names: Tuple[str, ...]
+) -> Tuple[str, ...]:
+    check = checked(validate_queue)
+    return tuple(dict.fromkeys(str(check(context, parameter, name)) for name in names))
 
 
 @click.command(cls=Command, short_help="Start workers, in the foreground.")
@@ -43,6 +51,14 @@ def _parse_timeout(text: str) -> float:
     callback=checked(_parse_timeout),
     help="Claim no new jobs after so long: 90, 10s, 5m, 2h, 1d. Not a limit on jobs.",
 )
+@click.option(
+    "--queue",
+    "queues",
+    metavar="NAME",
+    multiple=True,
+    callback=_check_queues,
+    help="Only jobs of this queue; may be repeated. Default: of every queue.",
+)
 @click.option("--drain", is_flag=True, help="End once there is nothing left to do.")
 @click.option("--quiet", is_flag=True, help="Tell only of what is wrong.")
 @pass_session
@@ -52,6 +68,7 @@ def start(
     session: Session,
     count: Optional[int],
     timeout: Optional[float],
+    queues: Tuple[str, ...],
     drain: bool,
     quiet: bool,
 ) -> None:
@@ -61,8 +78,12 @@ def start(
     running jobs may go on for the setting shutdown_grace; then, or at the second
     signal, they are ended and go back to the queue. So --timeout is not a limit
     on jobs: that is the --timeout of enqueue. --drain ends when no job runs, can
-    be claimed, or waits for its retry; with --quiet at a terminal it shows a
-    progress bar.
+    be claimed, or waits for its retry; it waits neither for queues that are
+    paused nor for scheduled jobs, nor for those that follow one of these. With
+    --quiet at a terminal it shows a progress bar.
+
+    With --queue only jobs of these queues are run; several are one order, of
+    priority and then age.
 
     Jobs run in the folder where they were enqueued, but with the environment of
     start: the PATH, virtual environment and exports of the shell that enqueued
@@ -97,7 +118,13 @@ def start(
         )
         report.greet(count, timeout, as_utf8(manager.store.url))
         supervisor = Supervisor(
-            manager, count=count, timeout=timeout, drain=drain, report=report, progress=bar
+            manager,
+            count=count,
+            timeout=timeout,
+            drain=drain,
+            queues=queues or None,
+            report=report,
+            progress=bar,
         )
         code = supervisor.run()
         if bar is not None:

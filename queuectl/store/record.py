@@ -17,6 +17,7 @@ from dataclasses import fields
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from queuectl.job import DEFAULTS, OPTIONAL_FIELDS, Job
+from queuectl.store.compact import encode
 
 PURGED = "purged"
 """The state of a line that says that the job is no longer there."""
@@ -60,7 +61,6 @@ _LAST = tuple(name for name in OPTIONAL_FIELDS if name not in _PLAN)
 _PLAIN = _FIRST + _REST
 _FIELDS = frozenset(_PLAIN)
 _LISTS = tuple(name for name in OPTIONAL_FIELDS if isinstance(DEFAULTS[name], tuple))
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 def to_line(job: Job) -> bytes:
@@ -68,7 +68,7 @@ def to_line(job: Job) -> bytes:
     values = job.__dict__
     if tuple(values) != _PLAIN:
         values = _in_order(values)
-    return _encode(values).encode("ascii")
+    return encode(values).encode("ascii")
 
 
 def _in_order(values: Dict[str, Any]) -> Dict[str, Any]:
@@ -85,7 +85,7 @@ def _in_order(values: Dict[str, Any]) -> Dict[str, Any]:
 
 def purged_line(job: Job) -> bytes:
     """Write the line that takes a job out of the store."""
-    return _encode({"id": job.id, "seq": job.seq, "state": PURGED, "run_at": None}).encode("ascii")
+    return encode({"id": job.id, "seq": job.seq, "state": PURGED, "run_at": None}).encode("ascii")
 
 
 def from_line(line: bytes) -> Job:
