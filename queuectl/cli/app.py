@@ -30,6 +30,13 @@ _SECTIONS = {
         "show": "queuectl.cli.jobs:show",
         "logs": "queuectl.cli.logs:logs",
     },
+    "Jobs that are there": {
+        "cancel": "queuectl.cli.changes:cancel",
+        "retry": "queuectl.cli.changes:retry",
+        "edit": "queuectl.cli.changes:edit",
+        "purge": "queuectl.cli.changes:purge",
+    },
+    "Queues": {"queue": "queuectl.cli.queue:queue"},
     "Care of the store": {
         "doctor": "queuectl.cli.doctor:doctor",
         "export": "queuectl.cli.transfer:export_queue",
