@@ -31,6 +31,13 @@ _SECTIONS = {
         "logs": "queuectl.cli.logs:logs",
         "wait": "queuectl.cli.wait:wait",
     },
+    "Jobs that are there": {
+        "cancel": "queuectl.cli.changes:cancel",
+        "retry": "queuectl.cli.changes:retry",
+        "edit": "queuectl.cli.changes:edit",
+        "purge": "queuectl.cli.changes:purge",
+    },
+    "Queues": {"queue": "queuectl.cli.queue:queue"},
     "Care of the store": {
         "doctor": "queuectl.cli.doctor:doctor",
         "export": "queuectl.cli.transfer:export_queue",
@@ -38,7 +45,10 @@ _SECTIONS = {
     },
     "Configuration": {"config": "queuectl.cli.config:config"},
     "Dead letter queue": {"dlq": "queuectl.cli.dlq:dlq"},
-    "Shell and system": {"completion": "queuectl.cli.completion:completion"},
+    "Shell and system": {
+        "completion": "queuectl.cli.completion:completion",
+        "service": "queuectl.cli.service:service",
+    },
     "": {"worker": "queuectl.cli.workers:worker"},
 }
 

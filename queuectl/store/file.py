@@ -52,6 +52,7 @@ from queuectl.store.watched import NOTHING, Watched
 from queuectl.values import DEFAULT_QUEUE
 
 _SYNC_INTERVAL = 0.5
+_MANY = 1024  # more jobs than a supervisor has workers to wake
 
 
 class FileStore(Store):
@@ -365,6 +366,8 @@ class FileStore(Store):
                 self._folder.settings,
                 {name: text for name, text in stored.items() if text is not None},
             )
+        # A queue may have been resumed, a delay have become shorter.
+        self._members.tell_news(_MANY)
 
     def spool(self, worker: str) -> str:
         return self._members.path(worker, "out")
