@@ -115,6 +115,28 @@ def test_a_repair_at_a_terminal_and_as_json(cli: Cli) -> None:
     assert os.path.isdir(found["copy"])
 
 
+def test_a_repair_tells_how_many_commits_are_missing(cli: Cli) -> None:
+    fill(cli)
+    whole = job_file(cli)
+    for text, what in (
+        ("nothing is left of 1 commit: what it changed is lost", b'{"id":"c"'),
+        ("nothing is left of 2 commits: what they changed is lost", b'{"id":"b"'),
+    ):
+        (cli.store / "jobs.jsonl").write_bytes(whole[: whole.index(what)])
+        boot = cli.store / "jobs.boot"
+        boot.write_text(f"{boot.read_text().split()[0]} {3:016d}\n")
+        done = cli.run("doctor", "--repair", check=0)
+        assert [line for line in done.stdout.splitlines() if line[:4] == "lost"] == [
+            f"lost\t\t\t{text}"
+        ]
+    (cli.store / "jobs.jsonl").write_bytes(whole[: whole.index(b'{"id":"b"')])
+    assert cli.json("doctor", "--repair")["missing"] > 0
+    (cli.store / "jobs.jsonl").write_bytes(whole[: whole.index(b'{"id":"b"')])
+    terminal = cli.terminal("doctor", "--repair", columns=200)
+    assert terminal.wait() == 0
+    assert "💀 nothing is left of " in terminal.text
+
+
 def test_it_is_not_repaired_while_start_runs(cli: Cli) -> None:
     fill(cli)
     process = cli.spawn("start", "--json")

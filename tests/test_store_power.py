@@ -404,6 +404,18 @@ def damaged_everywhere(disk: Disk) -> None:
     (disk.path / "workers" / "w1.json").write_text(json.dumps(worker._asdict()))
 
 
+def damaged_jobs(disk: Disk) -> None:
+    """The same but for the settings, the replacing of which would make other syncs needless."""
+    damaged_everywhere(disk)
+    (disk.path / "settings.json").unlink()
+
+
+def damaged_settings(disk: Disk) -> None:
+    """Nothing else is damaged."""
+    some_jobs(disk)
+    (disk.path / "settings.json").write_bytes(b"{")
+
+
 def repair(story: Story) -> None:
     """What is whole is kept, whenever the power is lost, and the copy is there before a change."""
     story.do(story.disk.repair)
@@ -450,6 +462,8 @@ PLANS = {
     "mend for another": Plan(mend_for_another),
     "mend and die": Plan(mend_and_die),
     "repair": Plan(repair, damaged_everywhere, look=RepairAgain),
+    "repair jobs": Plan(repair, damaged_jobs, look=RepairAgain),
+    "repair settings": Plan(repair, damaged_settings, look=RepairAgain),
 }
 
 

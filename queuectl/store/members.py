@@ -22,7 +22,7 @@ from typing import Dict, Iterator, List, Optional, Sequence
 
 from queuectl.errors import StoreError
 from queuectl.store.base import Member
-from queuectl.store.disk import failure
+from queuectl.store.disk import failure, open_file
 from queuectl.store.lock import is_held, take_liveness
 
 _SIZE = 1024
@@ -111,7 +111,8 @@ class Members:
         """
         for _ in range(100):
             try:
-                with open(self.path(member_id, "json"), "rb") as file:
+                path = self.path(member_id, "json")
+                with open(open_file(path, os.O_RDONLY), "rb") as file:
                     return Member(**json.loads(file.read(_SIZE)))
             except FileNotFoundError:
                 return None

@@ -24,7 +24,14 @@ from typing import Callable, NamedTuple, Optional
 
 from queuectl import machine
 from queuectl.errors import DamagedError
-from queuectl.store.disk import copy_range, failure, replace_file, sync_data, sync_folder
+from queuectl.store.disk import (
+    copy_range,
+    failure,
+    open_file,
+    replace_file,
+    sync_data,
+    sync_folder,
+)
 from queuectl.store.folder import StoreFolder
 from queuectl.store.journal import REASON, Commit, Journal
 
@@ -87,7 +94,7 @@ def note_synced(folder: StoreFolder, commit: int) -> None:
     """Note that the disk holds this commit, in a boot in which the file was checked already."""
     # Without the note the commit is as safe; only what is damaged might pass for torn.
     with contextlib.suppress(OSError):
-        fd = os.open(folder.boot, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(folder.boot, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             os.pwrite(fd, _text(commit), 0)
         finally:
@@ -97,7 +104,8 @@ def note_synced(folder: StoreFolder, commit: int) -> None:
 def mark_unsynced(folder: StoreFolder) -> None:
     """Tell the next writer that the disk may not hold what it was given."""
     with contextlib.suppress(OSError):
-        os.close(os.open(folder.unsynced, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        os.close(os.open(folder.unsynced, flags, 0o600))
 
 
 def is_unsynced(folder: StoreFolder) -> bool:
@@ -110,7 +118,8 @@ def replace_unsynced(folder: StoreFolder, journal: Journal, cut: Cut) -> None:
     cut_lost(folder, journal, cut)
     try:
         try:
-            fd = os.open(folder.copied, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(folder.copied, flags, 0o600)
             try:
                 copy_range(journal.fd, fd, 0, os.fstat(journal.fd).st_size)
                 sync_data(fd)
@@ -131,7 +140,7 @@ def replace_unsynced(folder: StoreFolder, journal: Journal, cut: Cut) -> None:
 def read_note(folder: StoreFolder) -> Optional[Note]:
     """Read what `note_checked` and `note_synced` wrote; StoreError if that cannot be read."""
     try:
-        with open(folder.boot, "rb") as file:
+        with open(open_file(folder.boot, os.O_RDONLY), "rb") as file:
             words = _NOTE.fullmatch(file.read(_NOTE_SIZE))
     except FileNotFoundError:
         return None

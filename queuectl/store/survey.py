@@ -151,6 +151,13 @@ class Survey:
             self._read_job_file(self.audit)
 
     @property
+    def missing_commits(self) -> int:
+        """Of how many commits nothing is left."""
+        if self.audit is not None:
+            return self.audit.missing
+        return 0 if self.look.note is None else self.look.note.commit + 1
+
+    @property
     def files(self) -> List[Tuple[str, int]]:
         """Path and descriptor of each file, by the number of the source."""
         named = [(history.path, history.fd) for history in self.look.histories]
