@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import MISSING, fields
+from operator import attrgetter
 from typing import Any, Dict, Mapping, Tuple
 
 from queuectl import clock
@@ -31,6 +32,8 @@ _TYPES: Dict[str, Tuple[type, ...]] = {
     )
     for field in fields(Job)
 }
+_NUMBERS = ("attempts", "max_retries", "runs", "rev", "interruptions")
+_numbers = attrgetter(*_NUMBERS)
 _REQUIRED = frozenset(field.name for field in fields(Job) if field.default is MISSING)
 
 # Jobs that came together share their times, and reading one takes as long as all the rest.
@@ -45,16 +48,14 @@ def to_record(values: Mapping[str, Any]) -> Job:
     Raises:
         InvalidValueError: it is none; the message names the field.
     """
-    for name, value in values.items():
-        if name not in _TYPES:
-            raise InvalidValueError(f"{name!r} is no field of a job")
-        # Not by isinstance, for which true is a number.
-        if type(value) not in _TYPES[name]:
-            raise InvalidValueError(f"{name} is of the wrong type")
-    missing = sorted(_REQUIRED.difference(values))
-    if missing:
-        raise InvalidValueError(f"{missing[0]} is missing")
-    job = Job(**values)
+    # Not by isinstance, for which true is a number.
+    _check_shape(tuple(values), tuple(map(type, values.values())))
+    if len(values) == len(_TYPES):
+        # As the constructor does it, without a call for each field.
+        job = object.__new__(Job)
+        job.__dict__.update(values)
+    else:
+        job = Job(**values)
     validate_id(job.id)
     if job.state not in JobState.ALL:
         raise InvalidValueError(f"{job.state!r} is no state")
@@ -88,6 +89,19 @@ def to_job(values: Mapping[str, Any]) -> Job:
     return job
 
 
+# Of few shapes, where there are many records.
+@functools.lru_cache(maxsize=1024)
+def _check_shape(names: Tuple[str, ...], types: Tuple[type, ...]) -> None:
+    for name, kind in zip(names, types):
+        if name not in _TYPES:
+            raise InvalidValueError(f"{name!r} is no field of a job")
+        if kind not in _TYPES[name]:
+            raise InvalidValueError(f"{name} is of the wrong type")
+    missing = sorted(_REQUIRED.difference(names))
+    if missing:
+        raise InvalidValueError(f"{missing[0]} is missing")
+
+
 def _check_time(name: str, text: str) -> None:
     try:
         _read_time(text)
@@ -96,8 +110,8 @@ def _check_time(name: str, text: str) -> None:
 
 
 def _check_values(job: Job) -> None:
-    for name in ("attempts", "max_retries", "runs", "rev", "interruptions"):
-        if not 0 <= getattr(job, name) < 1 << 53:
+    for name, number in zip(_NUMBERS, _numbers(job)):
+        if not 0 <= number < 1 << 53:
             raise InvalidValueError(f"{name} is out of range")
     if job.max_retries > MAX_ATTEMPTS:
         raise InvalidValueError(f"max_retries is not between 0 and {MAX_ATTEMPTS}")
@@ -115,20 +129,25 @@ def _check_values(job: Job) -> None:
 
 def _check_state(job: Job) -> None:
     runs = job.state == JobState.PROCESSING
-    tried = job.state in (JobState.PROCESSING, JobState.COMPLETED, JobState.FAILED, JobState.DEAD)
+    # A repair may have put one that was never tried with the dead.
+    tried = job.state in (JobState.PROCESSING, JobState.COMPLETED, JobState.FAILED)
     most = job.attempts_in_all - (1 if job.waits else 0)
-    wrong: Dict[str, bool] = {
-        "attempts": not tried <= job.attempts <= min(most, job.runs),
-        "worker": bool(job.worker) != runs,
-        "run_at": (
-            job.run_at is None
-            if job.state == JobState.FAILED
-            else job.run_at is not None and job.state != JobState.PENDING
-        ),
-        "started_at": (job.started_at is None) != (job.runs == 0),
-        "finished_at": (job.finished_at is None) == (job.state in _OVER),
-        "cancel_requested": job.cancel_requested and not runs,
-    }
-    for name, is_wrong in wrong.items():
-        if is_wrong:
-            raise InvalidValueError(f"{name} does not fit a {job.state} job")
+    if not tried <= job.attempts <= min(most, job.runs):
+        name = "attempts"
+    elif bool(job.worker) != runs:
+        name = "worker"
+    elif (
+        job.run_at is None
+        if job.state == JobState.FAILED
+        else job.run_at is not None and job.state != JobState.PENDING
+    ):
+        name = "run_at"
+    elif (job.started_at is None) != (job.runs == 0):
+        name = "started_at"
+    elif (job.finished_at is None) == (job.state in _OVER):
+        name = "finished_at"
+    elif job.cancel_requested and not runs:
+        name = "cancel_requested"
+    else:
+        return
+    raise InvalidValueError(f"{name} does not fit a {job.state} job")

@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
@@ -28,6 +29,7 @@ from queuectl.store import recovery
 from queuectl.store.base import Member
 from queuectl.store.disk import sync_folder
 from queuectl.store.file import FileStore
+from queuectl.store.repair import HELD
 from queuectl.testing.common import (
     HORIZON,
     NOW,
@@ -143,10 +145,16 @@ def die() -> None:
     raise Died
 
 
+def without_times(job: Job) -> Job:
+    """A job without when it was put with the dead, if a repair did that: each does it anew."""
+    return replace(job, updated_at="", finished_at="") if job.last_error == HELD else job
+
+
 def shown(path: Path) -> Shown:
     store = FileStore(str(path), create=False)
     try:
-        return Shown(tuple(everything(store)), tuple(sorted(store.settings().items())))
+        jobs = tuple(map(without_times, everything(store)))
+        return Shown(jobs, tuple(sorted(store.settings().items())))
     finally:
         store.close()
 

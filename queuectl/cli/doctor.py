@@ -18,6 +18,7 @@ from queuectl.store.repair import Repaired, repair
 from queuectl.text import as_utf8
 
 _FEW = 5
+_LOOK = "look whether their commands are right, then queuectl dlq retry"
 
 
 @click.command(cls=Command, short_help="Examine the store, and repair it.")
@@ -84,6 +85,7 @@ def _record(
             unreadable=repaired.unreadable,
             reverted=list(repaired.reverted),
             unchecked=list(repaired.unchecked),
+            held=list(repaired.held),
             missing=repaired.missing,
         )
     return record
@@ -99,7 +101,7 @@ def _rows(findings: Sequence[Finding], repaired: Optional[Repaired]) -> Iterator
         yield finding.level, as_utf8(finding.file), finding.offset, message
     if repaired is not None and repaired.copy is not None:
         yield "copy", as_utf8(repaired.copy), None, "the store as it was"
-        for level in ("lost", "reverted", "unchecked"):
+        for level in ("lost", "reverted", "unchecked", "held"):
             for job_id in getattr(repaired, level):
                 yield level, None, None, job_id
         if repaired.unnamed:
@@ -136,6 +138,7 @@ def _outcome(repaired: Repaired) -> Iterator[Tuple[str, str]]:
         (repaired.lost, "💀", "lost"),
         (repaired.reverted, "🔄", "back in an earlier state"),
         (repaired.unchecked, "📝", "kept from damaged commits, so that nothing vouches for them"),
+        (repaired.held, "💀", f"kept from damaged commits, but dead: {_LOOK}"),
     ):
         if ids:
             yield symbol, f"{count(len(ids), 'job')} {what}{_some(ids)}"

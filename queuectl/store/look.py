@@ -31,6 +31,7 @@ _CHUNK = 1 << 20
 # No line of ours is longer; what has no end for so long is handed on in pieces.
 LONGEST_LINE = 1 << 26
 _MUCH = 1 << 26
+_VOUCHING = ("jobs.jsonl", "jobs.boot", "jobs.unsynced")
 _HISTORY = re.compile(r"history-(\d+)\.jsonl", re.ASCII)
 
 
@@ -77,6 +78,7 @@ class Look:
     """
 
     def __init__(self, folder: StoreFolder) -> None:
+        self._folder = folder
         self.path = folder.job_file
         self.fd, self.size, self.end = -1, 0, 0
         self.header: Dict[str, Any] = {}
@@ -111,7 +113,12 @@ class Look:
                 os.close(fd)
         self.fd, self.histories = -1, []
 
+    def is_current(self) -> bool:
+        """Whether nobody changed what is known of the jobs since the files were opened."""
+        return self._versions == _versions(self._folder)
+
     def _open(self, folder: StoreFolder) -> None:
+        self._versions = _versions(folder)
         self.names = sorted(os.listdir(folder.path))
         if "jobs.jsonl" not in self.names and folder.has_remains() is None:
             raise NoStoreError(folder.path)
@@ -237,6 +244,16 @@ def _open_file(path: str) -> Tuple[int, int]:
         return -1, 0
     fd = open_file(path, os.O_RDONLY)
     return fd, os.fstat(fd).st_size
+
+
+def _versions(folder: StoreFolder) -> List[Tuple[str, int, int, int]]:
+    """Tells one state of what holds jobs, or vouches for them, from another."""
+    found: List[Tuple[str, int, int, int]] = []
+    for name in sorted(os.listdir(folder.path)):
+        if name in _VOUCHING or _HISTORY.fullmatch(name):
+            status = os.lstat(os.path.join(folder.path, name))
+            found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
 
 
 def _is_held(path: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
-from typing import Optional
+from typing import Any, Mapping, Optional
 
 from queuectl.job import Job
 
@@ -37,6 +37,11 @@ def to_line(job: Job) -> bytes:
     values = job.__dict__
     if tuple(values) != _ORDER:
         values = {name: values[name] for name in _ORDER}
+    return _encode(values).encode("ascii")
+
+
+def write_record(values: Mapping[str, Any]) -> bytes:
+    """Write a whole record, whose fields are in the order of those of a line."""
     return _encode(values).encode("ascii")
 
 

@@ -11,6 +11,7 @@ ended: its workers hold claims that the repaired store may not know.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from array import array
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -18,11 +19,11 @@ from zlib import crc32
 
 from queuectl import clock
 from queuectl.errors import OutcomeUnknownError, StoreError, StoreFullError
+from queuectl.job import JobState
 from queuectl.store import recovery, settings_file
+from queuectl.store.aside import copy_aside, remove_all
 from queuectl.store.disk import (
-    copy_range,
     failure,
-    open_file,
     sync_data,
     sync_folder,
     write_all,
@@ -30,21 +31,23 @@ from queuectl.store.disk import (
 from queuectl.store.doctor import Examined, examine, examine_look
 from queuectl.store.entries import (
     holds_jobs,
-    is_ours,
     may_work_with,
     misplaced,
     open_to_others,
     ours,
+    refuse_unreadable,
     too_narrow,
 )
 from queuectl.store.finding import DAMAGE, Finding
-from queuectl.store.folder import ASIDE, DANGLING, StoreFolder, refuse_foreign
+from queuectl.store.folder import DANGLING, StoreFolder, refuse_foreign
 from queuectl.store.journal import Journal, header_line
 from queuectl.store.lock import StoreLock, take_liveness
-from queuectl.store.look import Look, generations, new_identity
-from queuectl.store.record import PURGED
+from queuectl.store.look import Look, generations, look_at, new_identity
+from queuectl.store.record import PURGED, write_record
 from queuectl.store.rewrite import batches, remove_histories
 from queuectl.store.surroundings import living_workers, sound_settings, strangers
+
+HELD = "Kept from a damaged commit: look whether the command is right before you retry it"
 
 
 class Repaired(NamedTuple):
@@ -56,7 +59,8 @@ class Repaired(NamedTuple):
         left: what is damaged still.
         lost: the ids of jobs of which no whole line was left.
         reverted: of jobs of which only an older line was whole.
-        unchecked: of jobs kept from damaged commits.
+        unchecked: of jobs kept as damaged commits say.
+        held: of jobs kept from damaged commits, but with the dead, for they would have been run.
         unnamed: how many jobs were lost whose ids are not known.
         unreadable: how many lines did not even tell whose they were.
         missing: of how many commits nothing was left.
@@ -68,6 +72,7 @@ class Repaired(NamedTuple):
     lost: Sequence[str] = ()
     reverted: Sequence[str] = ()
     unchecked: Sequence[str] = ()
+    held: Sequence[str] = ()
     unnamed: int = 0
     unreadable: int = 0
     missing: int = 0
@@ -81,20 +86,27 @@ def repair(folder: StoreFolder, lock: StoreLock) -> Repaired:
         StoreError: it may not be repaired, or cannot be; then it is as it was.
         StoreLockedError: somebody holds its lock for too long.
     """
-    findings = examine(folder, lock)
-    if not _is_needed(folder, findings):
-        return Repaired(findings)
-    status = os.stat(folder.path)
-    if status.st_uid != os.geteuid():
-        refuse_foreign(f"store {folder.path}", folder.path, status)
-    _refuse_out_of_reach(folder)
-    try:
-        with _alone(folder, lock), Look(folder) as look:
-            examined = examine_look(folder, look, clock.now())
-            copy = _copy_aside(folder)
-            _Repair(folder, look, examined, copy).run()
-    except OSError as error:
-        raise failure("repair", folder.path, error) from error
+    now = clock.now()
+    refuse_unreadable(folder)
+    with look_at(folder, lock) as look:
+        examined = examine_look(folder, look, now)
+        findings = examined.findings
+        if not _is_needed(folder, findings):
+            return Repaired(findings)
+        status = os.stat(folder.path)
+        if status.st_uid != os.geteuid():
+            refuse_foreign(f"store {folder.path}", folder.path, status)
+        _refuse_out_of_reach(folder)
+        try:
+            with _alone(folder, lock), contextlib.ExitStack() as stack:
+                if not look.is_current():
+                    # Somebody worked on it meanwhile.
+                    look = stack.enter_context(Look(folder))
+                    examined = examine_look(folder, look, clock.now())
+                copy = copy_aside(folder)
+                _Repair(folder, look, examined, copy).run()
+        except OSError as error:
+            raise failure("repair", folder.path, error) from error
     jobs = examined.jobs
     return Repaired(
         findings,
@@ -103,6 +115,7 @@ def repair(folder: StoreFolder, lock: StoreLock) -> Repaired:
         jobs.lost,
         jobs.reverted,
         jobs.unchecked,
+        jobs.held,
         jobs.unnamed,
         jobs.unreadable,
         examined.survey.missing_commits,
@@ -145,53 +158,6 @@ def _alone(folder: StoreFolder, lock: StoreLock) -> Iterator[None]:
         os.close(turn)
 
 
-def _copy_aside(folder: StoreFolder) -> str:
-    """Copy all files but output and what was kept aside before; return where to."""
-    path = folder.aside(clock.to_iso(clock.now()))
-    part = path + ".part"
-    try:
-        os.mkdir(part, 0o700)
-        _copy_files(folder.path, part)
-        if os.path.isdir(folder.workers):
-            os.mkdir(os.path.join(part, "workers"), 0o700)
-            _copy_files(folder.workers, os.path.join(part, "workers"))
-        sync_folder(part)
-        os.rename(part, path)
-        sync_folder(folder.path)
-    except OSError:
-        _remove(part, path)
-        raise
-    return path
-
-
-def _copy_files(source: str, target: str) -> None:
-    for name in sorted(os.listdir(source)):
-        path = os.path.join(source, name)
-        if name.startswith(("torn-", ASIDE)) or name.endswith((".out", ".lock")):
-            continue
-        if not os.path.isfile(path) or (os.path.islink(path) and not is_ours(name)):
-            continue
-        old = open_file(path, os.O_RDONLY)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            new = os.open(os.path.join(target, name), flags, 0o600)
-            try:
-                copy_range(old, new, 0, os.fstat(old).st_size)
-                os.fsync(new)
-            finally:
-                os.close(new)
-        finally:
-            os.close(old)
-    sync_folder(target)
-
-
-def _remove(*folders: str) -> None:
-    import shutil
-
-    for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _make(path: str) -> int:
     """Make a file in the place of what was left there: where others could write, maybe a link."""
     with contextlib.suppress(FileNotFoundError):
@@ -205,6 +171,16 @@ class _Repair:
     def __init__(self, folder: StoreFolder, look: Look, examined: Examined, copy: str) -> None:
         self._folder = folder
         self._copy = copy
+        now = clock.to_iso(clock.now())
+        self._changes = {
+            "state": JobState.DEAD,
+            "run_at": None,
+            "worker": None,
+            "cancel_requested": False,
+            "updated_at": now,
+            "finished_at": now,
+            "last_error": HELD,
+        }
         # Nobody else sees these before the store is changed.
         self._prepared = [folder.rewritten]
         self._look = look
@@ -234,7 +210,7 @@ class _Repair:
 
     def _undo(self) -> None:
         """Take away everything that was made, so that there is as much room as before."""
-        _remove(self._copy)
+        remove_all(self._copy)
         for path in self._prepared:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -361,4 +337,11 @@ class _Repair:
         for seq in numbers:
             place = self._survey.places.get(seq)
             if place is not None:
-                yield self._survey.line(place) + b"\n"
+                line = self._survey.line(place)
+                yield (self._held(line) if place.would_run else line) + b"\n"
+
+    def _held(self, line: bytes) -> bytes:
+        """Let nobody run a job before somebody looked at it: nothing vouches for its command."""
+        values = json.loads(line)
+        values.update(self._changes, rev=values["rev"] + 1)
+        return write_record(values)
