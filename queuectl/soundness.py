@@ -86,6 +86,10 @@ def to_job(values: Mapping[str, Any]) -> Job:
         raise InvalidValueError("'seq' is no field of a job")
     job = to_record(values)
     check_fit(job)
+    for name, number in zip(_NUMBERS, _numbers(job)):
+        # It must be able to go on counting.
+        if number >= 1 << 52:
+            raise InvalidValueError(f"{name} is out of range")
     return job
 
 

@@ -13,6 +13,7 @@ from zlib import crc32
 from queuectl.errors import DamagedError
 from queuectl.store.journal import COMMIT_LINES, Commit, parse_commit
 from queuectl.store.look import Look, blocks
+from queuectl.store.recovery import MISSING
 
 
 class Range(NamedTuple):
@@ -119,7 +120,7 @@ def _bad_end(look: Look, last: Optional[Commit], newest: Optional[Commit]) -> Op
     if last.end < look.end:
         return Range(last.end, look.end, f"commit {last.number + 1} is damaged")
     if look.note is not None and look.note.commit > newest.number:
-        reason = f"what follows up to commit {look.note.commit} is missing"
+        reason = MISSING.format(look.note.commit)
         return Range(last.end, look.size, reason)
     return None
 

@@ -40,6 +40,7 @@ Cut = Callable[[Journal, str], None]
 
 _NOTE = re.compile(rb"([0-9a-zA-Z-]{1,64}) (\d{16,18})\n")
 _NOTE_SIZE = 128
+MISSING = "what follows up to commit {} is missing"
 _LOST = "an end that the disk did not hold"
 
 
@@ -50,10 +51,19 @@ class Note(NamedTuple):
     commit: int
 
 
-def is_checked(folder: StoreFolder) -> bool:
-    """Whether the job file was checked in this boot; StoreError if that cannot be found out."""
+def checked_up_to(folder: StoreFolder) -> Optional[int]:
+    """The last commit that the disk was known to hold, if the file was checked in this boot.
+
+    Raises:
+        StoreError: that cannot be found out.
+    """
     note = read_note(folder)
-    return note is not None and note.boot == machine.boot_id()
+    return None if note is None or note.boot != machine.boot_id() else note.commit
+
+
+def missing(path: str, end: int, commit: int) -> DamagedError:
+    """Put into words that commits which the disk held do not follow the last one."""
+    return DamagedError(path, end, MISSING.format(commit))
 
 
 def cut_lost(folder: StoreFolder, journal: Journal, cut: Cut) -> Optional[Commit]:
@@ -69,9 +79,11 @@ def cut_lost(folder: StoreFolder, journal: Journal, cut: Cut) -> Optional[Commit
     if good is None:
         raise DamagedError(journal.path, journal.header_end, "there is no whole commit")
     size = os.fstat(journal.fd).st_size
-    if good.end == size:
-        return None
     note = read_note(folder)
+    if good.end == size:
+        if note is not None and good.number < note.commit:
+            raise missing(journal.path, good.end, note.commit)
+        return None
     # Without a note nobody knows what the disk held: then what is whole must be.
     if good.number < (journal.tail().number if note is None else note.commit):
         raise DamagedError(journal.path, good.end, REASON)
