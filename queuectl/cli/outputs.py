@@ -89,7 +89,7 @@ def _open_run(manager: QueueManager, job: Job, run: int) -> Optional[Output]:
 def _open(run: int, path: str) -> Optional[Output]:
     """Open a file that is not empty."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -13,10 +13,11 @@ import stat
 from typing import Iterable, Optional
 from zlib import crc32
 
-from queuectl.errors import StoreError
+from queuectl.errors import DamagedError, StoreError
 
 NAME = "queuectl_data"
 ASIDE = "before-repair-"
+DANGLING = "it is a link to what is not there"
 
 
 def find_folder(start: str, home: str) -> str:
@@ -183,6 +184,12 @@ def refuse_foreign(what: str, path: str, status: os.stat_result) -> None:
         raise StoreError(f"{what} belongs to {owner_name(status.st_uid)}: use your own")
     if status.st_mode & 0o022:
         raise StoreError(f"{what} can be written by others: chmod go-w {path}")
+
+
+def refuse_dangling(path: str) -> None:
+    """Raise DamagedError if a path is that of a link to nothing: what it led to is missed."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise DamagedError(path, 0, DANGLING)
 
 
 def owner_name(uid: int) -> str:

@@ -65,6 +65,7 @@ class JobFile:
         self.index: Optional[Index] = None
         self._watched: Optional[Watched] = None
         self._boot_checked = False
+        self._vouched = 0
         self._folder_synced = False
         self.journal = self._open()
 
@@ -352,6 +353,8 @@ class JobFile:
         last, rest = self.journal.look()
         if last is not None and not self._take_in(last, much):
             return False
+        if self.journal.number < self._vouched:
+            raise recovery.missing(self.journal.path, self.journal.end, self._vouched)
         if rest > 0:
             self.cut_tail(self.journal)
         return True
@@ -407,13 +410,16 @@ class JobFile:
             # Some changes need a file of their own: better none is made than a few.
             error = OSError(errno.EACCES, os.strerror(errno.EACCES))
             raise failure("write to", self._folder.path, error)
-        if not recovery.is_checked(self._folder):
+        vouched = recovery.checked_up_to(self._folder)
+        if vouched is None:
             good = recovery.cut_lost(self._folder, self.journal, self.cut_tail)
             if good is not None:
                 self._start_over()
             number = (good or self.journal.tail()).number
             self.sync()
             recovery.note_checked(self._folder, number)
+        else:
+            self._vouched = vouched
         self._boot_checked = True
 
 

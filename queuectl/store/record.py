@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from queuectl.job import DEFAULTS, OPTIONAL_FIELDS, Job
 from queuectl.store.compact import encode
@@ -81,6 +81,11 @@ def _in_order(values: Dict[str, Any]) -> Dict[str, Any]:
     plan = () if unusual.isdisjoint(_PLAN) else _PLAN
     last = tuple(name for name in _LAST if name in unusual)
     return {name: values.get(name, DEFAULTS[name]) for name in (*_FIRST, *plan, *_REST, *last)}
+
+
+def write_record(values: Mapping[str, Any]) -> bytes:
+    """Write a whole record, whose fields are in the order of those of a line."""
+    return encode(values).encode("ascii")
 
 
 def purged_line(job: Job) -> bytes:

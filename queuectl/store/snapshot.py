@@ -14,7 +14,7 @@ from zlib import crc32
 
 from queuectl.errors import DamagedError
 from queuectl.job import Job, JobState
-from queuectl.store.disk import Mapped, failure, map_file
+from queuectl.store.disk import Mapped, failure, map_file, open_file
 from queuectl.store.journal import REASON, SHORTER, Journal
 from queuectl.store.record import HEADS, PURGED, from_line, none_if_purged
 from queuectl.store.watched import key_mark
@@ -234,7 +234,7 @@ class Snapshot:
 
     def _add_history(self, path: str, length: int, crc: str) -> None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_file(path, os.O_RDONLY)
         except OSError as error:
             raise failure("open", path, error) from error
         try:
