@@ -95,10 +95,7 @@ class Worker:
         random.seed()
         self._store.after_fork()
         self._tells_steps = self._manager.known_settings["log_level"] == "DEBUG"
-        environ = {**os.environ, "QUEUECTL_STORE": self._store.url}
-        if "LC_CTYPE" in environ and not machine.was_given("LC_CTYPE"):
-            # Python sets it for itself where the locale is C.
-            del environ["LC_CTYPE"]
+        environ = {**machine.given_environ(), "QUEUECTL_STORE": self._store.url}
         self._runner = Runner(self._store.spool(self._member.id), environ, self._wait)
         try:
             if self._enroll():
