@@ -13,6 +13,7 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from queuectl import clock
 from queuectl.errors import InvalidValueError
+from queuectl.job import MAX_COMMAND_BYTES, validate_command
 from queuectl.retry import RetryPolicy
 from queuectl.text import as_utf8
 
@@ -85,6 +86,16 @@ def _parse_shell(text: str) -> str:
     return text
 
 
+def _parse_hook(text: str) -> str:
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_COMMAND_BYTES:
+        raise InvalidValueError(f"{size} bytes are more than a shell can be given: give a script")
+    try:
+        return validate_command(text)
+    except InvalidValueError as error:
+        raise InvalidValueError(f"{text!r} is not a shell command") from error
+
+
 class Setting(NamedTuple):
     """One setting.
 
@@ -93,7 +104,7 @@ class Setting(NamedTuple):
         default: its value where nothing else is set.
         parse: text to value; raises InvalidValueError.
         format: value to the text that parses to it.
-        lifts: whether `none` is a value too, and means no limit.
+        lifts: whether `none` is a value too, and means no limit, or no command.
     """
 
     name: str
@@ -143,6 +154,9 @@ SETTINGS = _table(
     Setting("kill_grace", 5.0, *_DURATION),
     Setting("max_output", 16 << 20, parse_size, format_size, lifts=True),
     Setting("shell", "/bin/sh", _parse_shell),
+    Setting("on_complete", None, _parse_hook, lifts=True),
+    Setting("on_failed", None, _parse_hook, lifts=True),
+    Setting("on_dead", None, _parse_hook, lifts=True),
     Setting("log_level", "INFO", _parse_log_level),
 )
 

@@ -25,6 +25,7 @@ from queuectl.errors import (
 )
 from queuectl.events import Event, EventKind, Report
 from queuectl.manager import QueueManager
+from queuectl.notifier import Notifier
 from queuectl.pool import Pool
 from queuectl.rescue import Rescues
 from queuectl.store.base import Counts, Member
@@ -74,7 +75,7 @@ class Supervisor:
         self._progress = progress
         self._id = uuid.uuid4().hex[:12]
         self._pool = Pool(count, self._be_worker, report)
-        self._rescues = Rescues(manager, report)
+        self._rescues = Rescues(manager, self._report_rescue)
         self._chores = self._make_chores()
         self._signals: List[int] = []
         self._had_terminal = _has_terminal()
@@ -95,6 +96,7 @@ class Supervisor:
         """
         try:
             self._waiter = Waiter()
+            self._notifier = Notifier(self._manager, self._store.spool(self._id), self._report)
         except OSError as error:
             raise StoreError(f"cannot work on {self._store.url}: {error.strerror}") from error
         self._set_handlers()
@@ -117,6 +119,7 @@ class Supervisor:
         self._own = self._member("supervisor", "start", os.getpid())
         self._store.enroll(self._own)
         self._waiter.register(self._store.listen())
+        self._waiter.register(self._notifier.inbox)
         self._rescues.begin(self._store.lost(thorough=True))
         # Read once, before the fork, so that the workers share it.
         self._store.claimable(clock.now(), self._manager.settings.retry_policy.horizon)
@@ -126,6 +129,8 @@ class Supervisor:
     def _step(self) -> None:
         """Wait for something to happen, and take care of it."""
         ready = self._waiter.wait(_RESCUE_TICK if self._rescues.under_way else self._until_tick())
+        if self._notifier.inbox in ready:
+            self._notifier.hear()
         try:
             if self._store.listen() in ready:
                 self._pool.wake(self._store.hear())
@@ -141,6 +146,7 @@ class Supervisor:
         except QueueError as error:
             self._fail(error)
         self._kill_overdue()
+        self._notifier.step()
 
     def _until_tick(self) -> float:
         until = min(self._next_tick, self._pool.fill_at)
@@ -161,6 +167,7 @@ class Supervisor:
 
     def _be_worker(self, slot: int, name: str, orders: int) -> int:
         self._waiter.close()
+        self._notifier.let_go()
         return Worker(
             self._manager,
             self._member("worker", name, os.getpid()),
@@ -169,6 +176,7 @@ class Supervisor:
             slot=slot,
             drain=self._drain,
             report=self._report,
+            notify=self._notifier.post,
         ).run()
 
     def _reap(self) -> bool:
@@ -255,6 +263,7 @@ class Supervisor:
         overdue = monotonic() + self._manager.last_settings["kill_grace"] + _MARGIN
         self._kill_at = min(self._kill_at, overdue)
         self._pool.order(FORCE)
+        self._notifier.end()
 
     def _fail(self, error: QueueError) -> None:
         """Stop because the store cannot be used any more."""
@@ -274,10 +283,13 @@ class Supervisor:
             self._pool.kill()
 
     def _finish(self) -> None:
-        """End what is left: rescues, chores, the membership."""
+        """End what is left: rescues, chores, hooks, the membership."""
         for chore in self._chores:
             chore.end()
         self._end_with(self._finish_rescues)
+        self._notifier.wind_up()
+        while self._notifier.is_busy:
+            self._step()
         self._end_with(self._leave)
         self._report(Event(EventKind.STOPPED, "start"))
 
@@ -317,10 +329,16 @@ class Supervisor:
             return False
         return any(chore.goes_on for chore in self._chores)
 
+    def _report_rescue(self, event: Event) -> None:
+        self._report(event)
+        if event.kind == EventKind.RESCUED and event.job is not None:
+            self._notifier.tell(event.job)
+
     def _let_go(self) -> None:
         """In a forked child that is no worker: close what it must not share."""
         self._pool.let_go()
         self._waiter.close()
+        self._notifier.let_go()
         self._store.after_fork()
 
     def _member(self, role: str, name: str, pid: int) -> Member:

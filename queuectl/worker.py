@@ -14,9 +14,10 @@ import random
 import signal
 from mmap import mmap
 from time import monotonic
-from typing import Optional
+from typing import Callable, Optional
 
 from queuectl import clock, machine
+from queuectl.config import Settings
 from queuectl.errors import (
     ConflictError,
     QueueError,
@@ -59,6 +60,7 @@ class Worker:
         slot: its place in `resting`.
         drain: whether to end once there is nothing left to do.
         report: told what happens.
+        notify: given each job that it has saved, and the settings; says whether it could take that.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Worker:
         slot: int,
         drain: bool,
         report: Report,
+        notify: Callable[[Job, Settings], bool],
     ) -> None:
         self._manager = manager
         self._store = manager.store
@@ -80,6 +83,7 @@ class Worker:
         self._slot = slot
         self._drain = drain
         self._report = report
+        self._notify = notify
         self._terminated = False
         self._end_jobs_at = math.inf
         self._stopping = False
@@ -178,7 +182,7 @@ class Worker:
             else:
                 self._warned = False
                 if done is not None:
-                    self._say_done(done)
+                    self._say_done(done, self._manager.known_settings)
                 if job is not None:
                     self._say_step(EventKind.CLAIMED, job)
                 return job
@@ -198,7 +202,7 @@ class Worker:
                 self._wait_after(error)
                 continue
             else:
-                self._say_done(done)
+                self._say_done(done, self._manager.last_settings)
             return
 
     def _follow_from_newest(self, done: Optional[Job]) -> Optional[Job]:
@@ -323,9 +327,11 @@ class Worker:
             # A terminal sends them to everybody; what they mean is the supervisor's to say.
             signal.signal(signum, lambda signum, frame: None)
 
-    def _say_done(self, done: Job) -> None:
+    def _say_done(self, done: Job, settings: Settings) -> None:
         self._say_step(EventKind.COMMITTED, done, done.state)
         self._report(Event(_KINDS[done.state], self._member.name, done, seconds=self._ran))
+        if not self._notify(done, settings):
+            self._say(EventKind.WARNING, done, "no hook is run: too many jobs ended at once")
 
     def _say_step(self, kind: str, job: Job, detail: str = "") -> None:
         # Three for each job, which almost nobody wants to hear of.

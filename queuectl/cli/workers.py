@@ -12,7 +12,7 @@ import click
 from queuectl.cli import output
 from queuectl.cli.command import Command, Group, Session, checked, help_if_bare, pass_session
 from queuectl.clock import format_duration
-from queuectl.config import MAX_WORKERS, parse_whole
+from queuectl.config import MAX_WORKERS, Settings, parse_whole
 from queuectl.errors import NoStoreError, RequestError
 from queuectl.manager import NO_LIMIT, QueueManager
 from queuectl.render import to_json
@@ -67,6 +67,9 @@ def start(
     start: the PATH, virtual environment and exports of the shell that enqueued
     them are not kept. The setting shell runs them, by default /bin/sh, which is
     often dash and not bash; there, "pg_dump | gzip" succeeds when pg_dump fails.
+
+    The settings on_complete, on_failed and on_dead name commands that tell you of
+    jobs that completed, failed or went to the dead letter queue.
 
     Ends with 0 when told to stop or drained, with 130 after Ctrl-C, with 128 and
     the signal's number after a second signal, with 1 if --drain ended early. How
@@ -149,6 +152,8 @@ def _stop(
         how_long = f"; running jobs have up to {format_duration(grace)}" if grace else ""
         output.line(output.screen().say("🛑", f"Stopping process {processes}{how_long}"))
         output.flush()
+    if not force:
+        grace += _grace_of_hooks(settings)
     deadline = time.monotonic() + grace + settings["kill_grace"] + _MARGIN
     left, deaf = dict(asked), dict(asked)
     is_job = _is_job_of(manager)
@@ -164,6 +169,15 @@ def _stop(
         left = {member_id: member for member_id, member in left.items() if member_id in living}
         deaf = {member_id: member for member_id, member in deaf.items() if member_id in left}
     return list(asked.values()), list(left.values())
+
+
+def _grace_of_hooks(settings: Settings) -> float:
+    """How much longer hooks may take than the jobs."""
+    from queuectl.hook import LIMIT
+    from queuectl.notifier import HOOKS
+
+    is_set = any(settings[name] is not None for name in HOOKS.values())
+    return LIMIT + settings["kill_grace"] if is_set else 0.0
 
 
 def _is_job_of(manager: QueueManager) -> bool:
