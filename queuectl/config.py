@@ -153,6 +153,7 @@ SETTINGS = _table(
     Setting("shutdown_grace", 30.0, *_DURATION),
     Setting("kill_grace", 5.0, *_DURATION),
     Setting("max_output", 16 << 20, parse_size, format_size, lifts=True),
+    Setting("keep_output", 1 << 30, parse_size, format_size, lifts=True),
     Setting("shell", "/bin/sh", _parse_shell),
     Setting("on_complete", None, _parse_hook, lifts=True),
     Setting("on_failed", None, _parse_hook, lifts=True),

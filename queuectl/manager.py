@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from typing import Callable, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 from queuectl import clock
 from queuectl import job as rules
@@ -343,6 +343,21 @@ class QueueManager:
             except ConflictError:
                 job = self.store.get(job.id)
         return None
+
+    def trim_output(self) -> None:
+        """Remove the oldest output until as much is kept as the setting `keep_output` allows.
+
+        That of dead jobs stays, and of jobs that wait or run that of the last run.
+        """
+        limit = self.last_settings["keep_output"]
+        if limit is not None:
+            self.store.trim_output(limit, self._first_runs_to_keep)
+
+    def _first_runs_to_keep(self) -> Dict[str, int]:
+        unfinished = (JobState.DEAD, JobState.PENDING, JobState.FAILED, JobState.PROCESSING)
+        return {
+            job.id: 1 if job.state == JobState.DEAD else job.runs for job in self.jobs(unfinished)
+        }
 
     def is_drained(self) -> bool:
         """Tell whether nothing is running, waiting for a worker, or waiting for its retry."""

@@ -36,6 +36,7 @@ _TICK = 0.25  # seconds between two looks at what nobody tells of
 _RESCUE_TICK = 0.05  # the same while a rescue goes on
 _MARGIN = 3.0  # seconds that a worker may take longer than its graces before it is killed
 _LAST_RESCUE = 2.0  # seconds beyond kill_grace that a rescue may take when all else has ended
+_TRIM_INTERVAL = 60.0  # seconds between two looks at how much output is kept
 _STORE_FAILED = (2, 3, 4, 75)  # what a worker ends with if nobody can use the store any more
 
 Progress = Callable[[Counts], None]
@@ -321,7 +322,16 @@ class Supervisor:
             failure="the job file could not be rewritten",
             report=self._report,
         )
-        return [rewrite]
+        trim = Chore(
+            "trim",
+            is_due=lambda: self._manager.last_settings["keep_output"] is not None,
+            work=self._manager.trim_output,
+            let_go=self._let_go,
+            failure="old output could not be removed",
+            report=self._report,
+            interval=_TRIM_INTERVAL,
+        )
+        return [rewrite, trim]
 
     def _awaits_chore(self) -> bool:
         """Whether a chore may go on, as jobs may: with short starts none would ever be done."""
