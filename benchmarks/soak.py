@@ -32,8 +32,9 @@ from typing import Dict, Iterator, List, NamedTuple, Sequence
 from benchmarks.environment import CHECKOUT
 from benchmarks.processes import children, memory, running
 from queuectl import QueueManager
+from queuectl.filter import DEAD_JOBS
 from queuectl.job import Job, JobState
-from queuectl.manager import NewJob
+from queuectl.newjob import NewJob
 
 _RAN = 'echo "$QUEUECTL_JOB_ID" >> "$RAN"'
 _SUCCEEDS = (
@@ -100,7 +101,7 @@ class Soak:
 
     def purge(self) -> None:
         """Purge what is dead, but keep what it came to."""
-        dead = list(self._queue.jobs([JobState.DEAD]))
+        dead = list(self._queue.jobs(DEAD_JOBS))
         if dead:
             self._queue.purge_dead([job.id for job in dead])
             self.purged.update((job.id, job) for job in dead)

@@ -14,7 +14,7 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 from queuectl import QueueManager, clock
 from queuectl import job as rules
 from queuectl.job import Job
-from queuectl.manager import NewJob
+from queuectl.newjob import NewJob
 
 _BATCH = 100_000
 _WORKER = "benchmark"

@@ -13,13 +13,18 @@ from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from queuectl import clock
 from queuectl.errors import InvalidValueError
-from queuectl.job import MAX_COMMAND_BYTES, validate_command
 from queuectl.retry import RetryPolicy
 from queuectl.text import as_utf8
+from queuectl.values import (
+    MAX_ATTEMPTS,
+    MAX_BACKOFF_BASE,
+    MAX_COMMAND_BYTES,
+    is_shell,
+    validate_command,
+)
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING")
 MAX_WORKERS = 1024
-MAX_ATTEMPTS = 1_000_000
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -81,7 +86,7 @@ def _parse_log_level(text: str) -> str:
 
 
 def _parse_shell(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
+    if not is_shell(text):
         raise InvalidValueError(f"{text!r} is not the absolute path of a shell, such as /bin/sh")
     return text
 
@@ -145,7 +150,9 @@ _DURATION = (clock.parse_duration, clock.format_duration)
 
 SETTINGS = _table(
     Setting("max_retries", 3, lambda text: parse_whole(text, 0, MAX_ATTEMPTS)),
-    Setting("backoff_base", 2.0, lambda text: parse_number(text, 0, 1e6), _number_text),
+    Setting(
+        "backoff_base", 2.0, lambda text: parse_number(text, 0, MAX_BACKOFF_BASE), _number_text
+    ),
     Setting("backoff_max", 3600.0, *_DURATION, lifts=True),
     Setting("backoff_jitter", 0.0, lambda text: parse_number(text, 0, 1), _number_text),
     Setting("worker_count", 1, lambda text: parse_whole(text, 1, MAX_WORKERS)),

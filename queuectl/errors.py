@@ -22,13 +22,19 @@ Anything else that escapes is a bug: the CLI lets its traceback through and exit
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Optional, Sequence
 
 
 class QueueError(Exception):
-    """The root of the tree; `str()` of it is one line, fit for a terminal."""
+    """The root of the tree; `str()` of it is one line, fit for a terminal.
+
+    Attributes:
+        exit_code: what a command ends with.
+        request: of several jobs to be enqueued, the number of the one that is to blame, from 0.
+    """
 
     exit_code = 1
+    request: Optional[int] = None
 
 
 class RequestError(QueueError):
@@ -70,6 +76,20 @@ class DuplicateIdError(RequestError):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"job {job_id!r} exists already: choose another --id")
         self.job_id = job_id
+
+
+class KeyTakenError(RequestError):
+    """Another job that is not over has the unique key.
+
+    Args:
+        key: the key.
+        holder: the id of the job that has it.
+    """
+
+    def __init__(self, key: str, holder: str) -> None:
+        super().__init__(f"unique key {key!r} is held by job {holder!r}")
+        self.key = key
+        self.holder = holder
 
 
 class WrongStateError(RequestError):

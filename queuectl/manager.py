@@ -7,51 +7,35 @@ is no longer so.
 
 from __future__ import annotations
 
-import math
-import os
-import uuid
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+import contextlib
+from itertools import islice
+from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Optional, Sequence
 
-from queuectl import clock
+from queuectl import changes, clock
 from queuectl import job as rules
+from queuectl.admission import Receipt, admit
+from queuectl.changes import Cancelled, Retried
 from queuectl.config import Settings
 from queuectl.errors import (
     AmbiguousIdError,
     ConflictError,
-    DuplicateIdError,
     InvalidValueError,
     NotFoundError,
     QueueError,
-    RequestError,
     WrongStateError,
 )
-from queuectl.job import Job, JobState
+from queuectl.family import is_kept
+from queuectl.filter import DEAD_JOBS, EVERY_JOB, JobFilter
+from queuectl.job import WAITING, Job, JobState
+from queuectl.newjob import NewJob
+from queuectl.queues import QueueRule, read_rules, rule_changes
+from queuectl.reasons import Reason, reasons
+from queuectl.retry import RetryPolicy
 from queuectl.store.base import Counts, Lost, Member, Notice, Store
-from queuectl.text import as_utf8
-
-NO_LIMIT = math.inf
-"""The timeout of a new job that may run for ever, whatever the setting says."""
+from queuectl.values import validate_id, validate_queue
 
 _PREFIX_LENGTH = 4
 _CANDIDATES = 5
-
-
-class NewJob(NamedTuple):
-    """A job to enqueue; what is not given comes from the settings.
-
-    Attributes:
-        command: the shell line.
-        id: its id; a random UUID if none is given.
-        max_retries: attempts in all.
-        timeout: seconds that an attempt may run, or `NO_LIMIT`; none for the setting's value.
-        cwd: the folder to run in; the current one if none is given.
-    """
-
-    command: str
-    id: Optional[str] = None
-    max_retries: Optional[int] = None
-    timeout: Optional[float] = None
-    cwd: Optional[str] = None
 
 
 class QueueManager:
@@ -132,67 +116,42 @@ class QueueManager:
         """The settings as they were read last, as by a `claim`."""
         return self.settings if self._settings is None else self._settings
 
-    def enqueue(
-        self,
-        command: str,
-        *,
-        id: Optional[str] = None,
-        max_retries: Optional[int] = None,
-        timeout: Optional[float] = None,
-        cwd: Optional[str] = None,
-    ) -> Job:
+    def enqueue(self, command: str, **options: Any) -> Job:
         """Add a job; once this returns, the job survives a crash.
 
         Args:
             command: the shell line.
-            id: its id; a random UUID by default.
-            max_retries: attempts in all; the setting by default.
-            timeout: seconds that an attempt may run, or `NO_LIMIT`; the setting `job_timeout` by
-                default.
-            cwd: the folder to run in; the current one by default.
+            **options: the other attributes of `NewJob`, such as `id`, `max_retries`, `priority`,
+                `after`; what is not given comes from the settings.
+
+        Returns:
+            The new job; or the one that holds its unique key, if `on_conflict` is `skip`, as it is
+            by default.
 
         Raises:
-            InvalidValueError: the command or the id can never be right.
+            InvalidValueError: something can never be right.
             DuplicateIdError: a job has this id.
+            KeyTakenError: a job has this unique key, and `on_conflict` is `error`.
+            NotFoundError, AmbiguousIdError: a job that it is to follow is none.
+            WrongStateError: a job that it is to follow was cancelled, or one that it is to replace
+                is running.
         """
-        return self.enqueue_many([NewJob(command, id, max_retries, timeout, cwd)])[0]
+        return self.submit([NewJob(command, **options)]).jobs[0]
 
     def enqueue_many(self, requests: Sequence[NewJob]) -> List[Job]:
         """Add jobs, all or none; see `enqueue`.
 
+        They may follow each other, by the ids that they are given here.
+
         Raises:
             DuplicateIdError: also if two of them have the same id.
+            InvalidValueError: also if they wait for each other in a circle.
         """
-        settings = self.settings
-        now = clock.now()
-        cwd: Optional[str] = None
-        jobs: List[Job] = []
-        for request in requests:
-            if request.cwd is None and cwd is None:
-                cwd = current_folder()
-            jobs.append(
-                rules.enqueue(
-                    request.id if request.id is not None else str(uuid.uuid4()),
-                    request.command,
-                    now,
-                    max_retries=(
-                        settings["max_retries"]
-                        if request.max_retries is None
-                        else request.max_retries
-                    ),
-                    timeout=_or_no_limit(
-                        settings["job_timeout"] if request.timeout is None else request.timeout
-                    ),
-                    cwd=request.cwd or cwd or "/",
-                )
-            )
-        given = [request.id for request in requests if request.id is not None]
-        seen = set()
-        for job_id in given:
-            if job_id in seen:
-                raise DuplicateIdError(job_id)
-            seen.add(job_id)
-        return self.store.add(jobs, given)
+        return self.submit(requests).jobs
+
+    def submit(self, requests: Sequence[NewJob]) -> Receipt:
+        """Add jobs as `enqueue_many` does, and tell what else a user should know."""
+        return admit(self.store, requests, self.settings, clock.now(), self.find)
 
     def find(self, job_id: str) -> Job:
         """Return the job of this id, or the only one whose id begins so.
@@ -205,7 +164,7 @@ class QueueManager:
             AmbiguousIdError: several begin so.
         """
         try:
-            rules.validate_id(job_id)
+            validate_id(job_id)
         except InvalidValueError as error:
             raise NotFoundError(job_id) from error
         job = self.store.get(job_id)
@@ -218,11 +177,12 @@ class QueueManager:
             raise NotFoundError(job_id)
         return job
 
-    def jobs(
-        self, states: Sequence[str] = JobState.ALL, limit: Optional[int] = None
-    ) -> Iterator[Job]:
-        """Yield the jobs in these states, newest first, at most `limit`."""
-        return self.store.select(states, limit)
+    def jobs(self, wanted: JobFilter = EVERY_JOB, limit: Optional[int] = None) -> Iterator[Job]:
+        """Yield the jobs that are wanted, newest first, at most `limit`."""
+        if wanted.is_plain:
+            return self.store.select(wanted.states, limit)
+        found = filter(wanted.takes, self.store.select(wanted.states))
+        return islice(found, limit)
 
     def counts(self) -> Counts:
         """Return how many jobs there are in each state."""
@@ -234,43 +194,126 @@ class QueueManager:
             return 0
         now = clock.to_iso(clock.now())
         return sum(
-            job.run_at is not None and job.run_at > now for job in self.jobs([JobState.PENDING])
+            job.run_at is not None and job.run_at > now
+            for job in self.store.select([JobState.PENDING])
         )
 
-    def retry_dead(self, job_ids: Optional[Sequence[str]] = None) -> List[Job]:
-        """Make dead jobs pending again, with all their attempts, all or none.
+    def blocked(self) -> int:
+        """Return how many waiting jobs wait for others."""
+        if self.store.bound() == 0:
+            return 0
+        bound = [job for job in self.store.select(WAITING) if job.parents]
+        wanted = {abs(seq) for job in bound for seq in job.parents}
+        states = {job.seq: job for job in self.store.select(JobState.ALL) if job.seq in wanted}
+        return sum(is_kept(job, states) for job in bound)
 
-        Args:
-            job_ids: which; all dead jobs by default.
+    def waiting_for(self, job: Job) -> List[Reason]:
+        """Return every reason for which a job that waits cannot be claimed now."""
+        if not job.waits:
+            return []
+        ids = (*job.after, *job.after_any) if job.parents else ()
+        parents = [parent for parent in map(self.store.get, ids) if parent is not None]
+        return reasons(
+            job,
+            clock.now(),
+            parents={parent.id: parent for parent in parents},
+            rule=read_rules(self.store.settings()).get(job.queue, QueueRule()),
+            running=self.store.running().get(job.queue, 0),
+            supervisors=self.members("supervisor"),
+        )
+
+    def retry(self, job_ids: Sequence[str]) -> List[Job]:
+        """Make failed, dead and cancelled jobs pending at once, all or none.
 
         Returns:
             The jobs as they are now.
 
         Raises:
             NotFoundError, AmbiguousIdError: an id is none.
-            WrongStateError: a job is not dead.
+            WrongStateError: a job is in another state.
+            KeyTakenError: another job has the unique key of one.
         """
+        return changes.retry(self.store, lambda: self._named(job_ids)).jobs
 
-        def retry(dead: List[Job]) -> List[Job]:
-            now = clock.now()
-            retried = [rules.retry(job, now) for job in dead]
-            self.store.save(retried)
-            return retried
+    def retry_all(self, wanted: JobFilter) -> Retried:
+        """Make all jobs pending that are wanted, but those whose unique key another has."""
+        return changes.retry(self.store, lambda: list(self.jobs(wanted)), lenient=True)
 
-        return self._change_dead(job_ids, retry)
+    def retry_dead(self, job_ids: Optional[Sequence[str]] = None) -> List[Job]:
+        """Make dead jobs pending again, with all their attempts; see `retry`.
 
-    def purge_dead(self, job_ids: Optional[Sequence[str]] = None) -> List[Job]:
-        """Delete dead jobs and their output, all or none; see `retry_dead`.
-
-        Returns:
-            The jobs as they were.
+        Args:
+            job_ids: which; by default all, but those whose unique key another has.
         """
+        if job_ids is None:
+            return self.retry_all(DEAD_JOBS).jobs
+        return changes.retry(self.store, lambda: self._dead(job_ids)).jobs
 
-        def purge(dead: List[Job]) -> List[Job]:
-            self.store.remove(dead)
-            return dead
+    def cancel(self, job_ids: Sequence[str]) -> Cancelled:
+        """End jobs, all or none, and with them those that were to follow them.
 
-        return self._change_dead(job_ids, purge)
+        One that runs is ended by who runs it, within a second.
+
+        Raises:
+            NotFoundError, AmbiguousIdError: an id is none.
+            WrongStateError: a job is over.
+        """
+        return changes.cancel(self.store, lambda: self._named(job_ids))
+
+    def cancel_all(self, wanted: JobFilter) -> Cancelled:
+        """End the jobs that are wanted and not over; see `cancel`."""
+        return changes.cancel(
+            self.store, lambda: [job for job in self.jobs(wanted) if not job.is_over]
+        )
+
+    def edit(self, job_id: str, **values: Any) -> Job:
+        """Change a job that waits, or is dead.
+
+        Args:
+            job_id: which.
+            **values: any of `command`, `priority`, `run_at`, `queue` and `max_retries`.
+
+        Raises:
+            NotFoundError, AmbiguousIdError: there is no such job.
+            WrongStateError: it is in another state, or has used its attempts.
+            InvalidValueError: it can never be that.
+        """
+        return changes.edit(self.store, lambda: self.find(job_id), values)
+
+    def purge_dead(self, job_ids: Optional[Sequence[str]] = None) -> Cancelled:
+        """Delete dead jobs and their output, all or none; what was to follow them is cancelled.
+
+        Args:
+            job_ids: which; all by default, a part at a time.
+        """
+        if job_ids is None:
+            return self.purge(DEAD_JOBS)
+        while True:
+            with contextlib.suppress(ConflictError):
+                return changes.purge(self.store, self._dead(job_ids))
+
+    def purge(self, wanted: JobFilter) -> Cancelled:
+        """Delete all jobs that are wanted and over, and their output, a part at a time."""
+        over = [job for job in self.jobs(wanted) if job.is_over]
+        return changes.purge_in_parts(self.store, over)
+
+    def queue_rules(self) -> Dict[str, QueueRule]:
+        """Return what is set for queues, by name; the others have none."""
+        return read_rules(self.store.settings())
+
+    def set_queue(self, name: str, **values: Any) -> QueueRule:
+        """Change what is set for a queue.
+
+        Args:
+            name: the queue; no job need be in it yet.
+            **values: `concurrency`, none for no limit, or `paused`.
+
+        Raises:
+            InvalidValueError: the name, or a value, can never be right.
+        """
+        rule = self.queue_rules().get(validate_queue(name), QueueRule())._replace(**values)
+        self.store.configure(rule_changes(name, values))
+        return rule
 
     def configure(self, name: str, text: Optional[str]) -> None:
         """Store a setting, or take it out again.
@@ -292,23 +335,39 @@ class QueueManager:
         worker: str,
         done: Optional[Job] = None,
         wanted: Callable[[], bool] = lambda: True,
+        queues: Optional[Collection[str]] = None,
     ) -> Optional[Job]:
-        """Claim the oldest job that is due and, in the same commit, save the one that is done.
+        """Claim the next job that is due and, in the same commit, save the one that is done.
 
         Args:
             worker: who claims.
             done: the job whose result is saved, if there is one.
             wanted: asked in the last moment whether to claim at all.
+            queues: from which queues; none for all.
 
         Raises:
             ClaimLostError: what it has done is another's by now; nothing was claimed.
             ConflictError: what it has done was changed meanwhile; nothing was claimed.
         """
+        if done is not None and done.dependents and done.state == JobState.CANCELLED:
+            changes.finish(self.store, done)
+            done = None
         horizon = self.settings.retry_policy.horizon
-        return self.store.claim(worker, clock.now(), horizon, done, wanted)
+        return self.store.claim(worker, clock.now(), horizon, done, wanted, queues)
+
+    def finish(self, done: Job) -> None:
+        """Save the result of a run by itself; raises what `claim` does."""
+        changes.finish(self.store, done)
 
     def conclude(
-        self, job: Job, error: Optional[str], exit_code: Optional[int], interrupted: bool
+        self,
+        job: Job,
+        error: Optional[str],
+        exit_code: Optional[int] = None,
+        *,
+        interrupted: bool = False,
+        timed_out: bool = False,
+        signal: Optional[int] = None,
     ) -> Job:
         """Decide what becomes of a job whose run ended; the result is still to be saved.
 
@@ -317,14 +376,23 @@ class QueueManager:
             error: what went wrong, in words; nothing if nothing did.
             exit_code: what its shell ended with, if it ended by itself.
             interrupted: whether a shutdown ended it.
+            timed_out: whether it was ended because its time was over.
+            signal: the number of the signal that ended its shell, if one did.
         """
         now = clock.now()
         if interrupted:
             return rules.release(job, now)
-        if error is None:
-            return rules.complete(job, now)
+        was_left_alone = not (timed_out or job.cancel_requested) or error is None
+        if exit_code is not None and exit_code in job.success_codes and was_left_alone:
+            return rules.complete(job, now, exit_code)
         return rules.fail(
-            job, now, error, self.last_settings.retry_policy.delay(job.attempts), exit_code
+            job,
+            now,
+            error or f"Exit code {exit_code}",
+            self._policy(job).delay(job.attempts),
+            exit_code,
+            signal=signal,
+            timed_out=timed_out,
         )
 
     def rescue(self, lost: Lost) -> Optional[Job]:
@@ -335,10 +403,9 @@ class QueueManager:
         """
         job = lost.job
         while job is not None and job.worker == lost.member.id:
-            delay = self.last_settings.retry_policy.delay(job.attempts)
-            rescued = rules.rescue(job, clock.now(), delay)
+            rescued = rules.rescue(job, clock.now(), self._policy(job).delay(job.attempts))
             try:
-                self.store.save([rescued], durable=False)
+                changes.finish(self.store, rescued)
                 return rescued
             except ConflictError:
                 job = self.store.get(job.id)
@@ -356,58 +423,43 @@ class QueueManager:
     def _first_runs_to_keep(self) -> Dict[str, int]:
         unfinished = (JobState.DEAD, JobState.PENDING, JobState.FAILED, JobState.PROCESSING)
         return {
-            job.id: 1 if job.state == JobState.DEAD else job.runs for job in self.jobs(unfinished)
+            job.id: 1 if job.state == JobState.DEAD else job.runs
+            for job in self.store.select(unfinished)
         }
 
-    def is_drained(self) -> bool:
-        """Tell whether nothing is running, waiting for a worker, or waiting for its retry."""
-        counts = self.store.counts()
-        if counts.processing or counts.failed or counts.pending > counts.delayed:
+    def is_drained(self, queues: Optional[Collection[str]] = None) -> bool:
+        """Tell whether there is nothing left to do without somebody's help.
+
+        Nothing is running, can be claimed, or waits for its retry. Nobody waits for what is
+        scheduled, for a queue that is paused, or for jobs that follow one of these.
+
+        Args:
+            queues: in which queues; none for all.
+        """
+        running = self.store.running()
+        if any(running.values() if queues is None else map(running.get, queues)):
             return False
-        return not counts.delayed or not self.store.claimable(
-            clock.now(), self.settings.retry_policy.horizon
-        )
+        if self.store.claimable(clock.now(), self.settings.retry_policy.horizon, queues):
+            return False
+        return not (self.store.counts().failed and self.store.awaits_retry(queues))
 
     def members(self, role: str) -> List[Member]:
         """Return the living workers or supervisors, oldest first."""
         return self.store.members(role)
 
-    def _change_dead(
-        self, job_ids: Optional[Sequence[str]], change: Callable[[List[Job]], List[Job]]
-    ) -> List[Job]:
-        while True:
-            if job_ids is None:
-                dead = list(self.jobs([JobState.DEAD]))
-            else:
-                dead = list({job.id: job for job in map(self.find, job_ids)}.values())
-            for job in dead:
-                if job.state != JobState.DEAD:
-                    raise WrongStateError(f"job {job.id!r} is {job.state}, not in the DLQ")
-            try:
-                return change(dead) if dead else []
-            except ConflictError:
-                continue
+    def _policy(self, job: Job) -> RetryPolicy:
+        """The backoff of a job: its own if it has one."""
+        policy = self.last_settings.retry_policy
+        if job.backoff_base is None or job.backoff_max is None:
+            return policy
+        return policy._replace(base=job.backoff_base, maximum=job.backoff_max)
 
+    def _named(self, job_ids: Sequence[str]) -> List[Job]:
+        return list({job.id: job for job in map(self.find, job_ids)}.values())
 
-def _or_no_limit(timeout: Optional[float]) -> Optional[float]:
-    """Turn `NO_LIMIT` into what a job has for it."""
-    return None if timeout == NO_LIMIT else timeout
-
-
-def current_folder() -> str:
-    """Return the current folder as the user calls it: `$PWD` where it is the same one.
-
-    Raises:
-        RequestError: it was deleted.
-    """
-    try:
-        here = os.getcwd()
-    except FileNotFoundError as error:
-        raise RequestError("the current folder was deleted: change to one that exists") from error
-    named = os.environ.get("PWD", "")
-    try:
-        if os.path.isabs(named) and os.path.samefile(named, here):
-            return as_utf8(named)
-    except OSError:
-        pass
-    return as_utf8(here)
+    def _dead(self, job_ids: Sequence[str]) -> List[Job]:
+        dead = self._named(job_ids)
+        for job in dead:
+            if job.state != JobState.DEAD:
+                raise WrongStateError(f"job {job.id!r} is {job.state}, not in the DLQ")
+        return dead

@@ -40,6 +40,12 @@ _PIPE_SIZE = 1 << 20  # bytes, where the system lets us: for what comes while th
 _F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)  # in the module since Python 3.10
 
 
+def time_for_hooks(settings: Settings) -> float:
+    """How many seconds hooks may take once the jobs have ended."""
+    is_set = any(settings[name] is not None for name in HOOKS.values())
+    return LIMIT + settings["kill_grace"] if is_set else 0.0
+
+
 class News(NamedTuple):
     """What a hook is told of a job, in bytes of UTF-8 without NUL."""
 

@@ -64,12 +64,14 @@ class Outcome(NamedTuple):
         exit_code: of the shell; nothing if a signal ended it or it never ran.
         ended_by: `TIMEOUT`, or the reason that `stop` gave; nothing if the job ended by itself.
         unkept: why its output is not in its place yet: call `Runner.keep` until that succeeds.
+        signal: the number of the signal that ended the shell; nothing if none did.
     """
 
     error: Optional[str]
     exit_code: Optional[int]
     ended_by: Optional[str]
     unkept: Optional[str] = None
+    signal: Optional[int] = None
 
 
 class Runner:
@@ -297,7 +299,8 @@ class Runner:
             except OSError as failure:
                 unkept = failure.strerror or str(failure)
         exit_code = os.WEXITSTATUS(child.status) if os.WIFEXITED(child.status) else None
-        return Outcome(error, exit_code, ended_by, unkept)
+        killed_by = os.WTERMSIG(child.status) if os.WIFSIGNALED(child.status) else None
+        return Outcome(error, exit_code, ended_by, unkept, killed_by)
 
 
 class _Child:

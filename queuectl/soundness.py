@@ -8,20 +8,36 @@ from __future__ import annotations
 
 import functools
 from dataclasses import MISSING, fields
-from typing import Any, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 from queuectl import clock
-from queuectl.config import MAX_ATTEMPTS
 from queuectl.errors import InvalidValueError
-from queuectl.job import Job, JobState, validate_command, validate_id
+from queuectl.job import OVER, Job, JobState
+from queuectl.values import (
+    MAX_ATTEMPTS,
+    MAX_BACKOFF_BASE,
+    is_shell,
+    validate_codes,
+    validate_command,
+    validate_id,
+    validate_key,
+    validate_label,
+    validate_priority,
+    validate_queue,
+    validate_variables,
+)
 
-_OVER = (JobState.COMPLETED, JobState.DEAD, JobState.CANCELLED)
 _TIMES = ("created_at", "updated_at", "run_at", "started_at", "finished_at")
 _KINDS: Dict[str, Tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
     "float": (int, float),
     "bool": (bool,),
+}
+_ELEMENTS: Dict[str, type] = {
+    field.name: str if "str" in str(field.type) else int
+    for field in fields(Job)
+    if str(field.type).startswith("Tuple[")
 }
 _TYPES: Dict[str, Tuple[type, ...]] = {
     field.name: (
@@ -30,6 +46,7 @@ _TYPES: Dict[str, Tuple[type, ...]] = {
         else _KINDS[str(field.type)]
     )
     for field in fields(Job)
+    if field.name not in _ELEMENTS
 }
 _REQUIRED = frozenset(field.name for field in fields(Job) if field.default is MISSING)
 
@@ -45,16 +62,22 @@ def to_record(values: Mapping[str, Any]) -> Job:
     Raises:
         InvalidValueError: it is none; the message names the field.
     """
+    lists: Dict[str, Tuple[Any, ...]] = {}
     for name, value in values.items():
-        if name not in _TYPES:
-            raise InvalidValueError(f"{name!r} is no field of a job")
         # Not by isinstance, for which true is a number.
-        if type(value) not in _TYPES[name]:
+        if name in _TYPES:
+            is_right = type(value) in _TYPES[name]
+        elif name in _ELEMENTS:
+            is_right = type(value) is list and all(type(each) is _ELEMENTS[name] for each in value)
+            lists[name] = tuple(value) if is_right else ()
+        else:
+            raise InvalidValueError(f"{name!r} is no field of a job")
+        if not is_right:
             raise InvalidValueError(f"{name} is of the wrong type")
     missing = sorted(_REQUIRED.difference(values))
     if missing:
         raise InvalidValueError(f"{missing[0]} is missing")
-    job = Job(**values)
+    job = Job(**{**values, **lists})
     validate_id(job.id)
     if job.state not in JobState.ALL:
         raise InvalidValueError(f"{job.state!r} is no state")
@@ -76,14 +99,18 @@ def check_fit(job: Job) -> None:
 
 
 def to_job(values: Mapping[str, Any]) -> Job:
-    """Make a job of its record, as `Job.to_dict` gives it.
+    """Make a job of its record, as `Job.to_dict` gives it when it reveals all.
 
     Raises:
         InvalidValueError: it is none, or cannot have come about; the message names the field.
     """
-    if "seq" in values:
-        raise InvalidValueError("'seq' is no field of a job")
-    job = to_record(values)
+    for name in ("seq", "parents"):
+        if name in values:
+            raise InvalidValueError(f"{name!r} is no field of a job")
+    env = values.get("env", {})
+    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
+        raise InvalidValueError("env is no object from name to text")
+    job = to_record({**values, "env": [f"{name}={value}" for name, value in env.items()]})
     check_fit(job)
     return job
 
@@ -96,7 +123,8 @@ def _check_time(name: str, text: str) -> None:
 
 
 def _check_values(job: Job) -> None:
-    for name in ("attempts", "max_retries", "runs", "rev", "interruptions"):
+    _check_options(job)
+    for name in ("attempts", "max_retries", "runs", "rev", "interruptions", "dependents"):
         if not 0 <= getattr(job, name) < 1 << 53:
             raise InvalidValueError(f"{name} is out of range")
     if job.max_retries > MAX_ATTEMPTS:
@@ -113,10 +141,42 @@ def _check_values(job: Job) -> None:
         raise InvalidValueError("cwd is not an absolute path")
 
 
+def _check_backoff(base: Optional[float], longest: Optional[float]) -> None:
+    if base is None or longest is None:
+        if base != longest:
+            raise InvalidValueError("backoff_base and backoff_max do not go together")
+    elif not (0 <= base <= MAX_BACKOFF_BASE and 0 < longest <= clock.MAX_DURATION):
+        raise InvalidValueError("backoff_base or backoff_max is out of range")
+
+
+def _check_options(job: Job) -> None:
+    validate_queue(job.queue)
+    validate_priority(job.priority)
+    for parent in (*job.after, *job.after_any):
+        validate_id(parent)
+    for label in job.labels:
+        validate_label(label)
+    if job.unique is not None:
+        validate_key(job.unique)
+    if validate_variables(job.env) != job.env:
+        raise InvalidValueError("env names a variable twice")
+    for name in ("success_codes", "no_retry_on"):
+        if validate_codes(getattr(job, name)) != getattr(job, name):
+            raise InvalidValueError(f"{name} is not in order")
+    if job.shell is not None and not is_shell(job.shell):
+        raise InvalidValueError("shell is not the absolute path of a program")
+    _check_backoff(job.backoff_base, job.backoff_max)
+    if job.signal is not None and not 0 < job.signal < 128:
+        raise InvalidValueError("signal is no number of a signal")
+    if len(job.parents) > len(job.after) + len(job.after_any):
+        raise InvalidValueError("parents are more than it was to wait for")
+
+
 def _check_state(job: Job) -> None:
     runs = job.state == JobState.PROCESSING
     tried = job.state in (JobState.PROCESSING, JobState.COMPLETED, JobState.FAILED, JobState.DEAD)
-    most = job.attempts_in_all - (1 if job.waits else 0)
+    # What is over keeps the attempts that it had, when it is given fewer for the next time.
+    most = job.runs if job.is_over else job.attempts_in_all - (1 if job.waits else 0)
     wrong: Dict[str, bool] = {
         "attempts": not tried <= job.attempts <= min(most, job.runs),
         "worker": bool(job.worker) != runs,
@@ -126,7 +186,7 @@ def _check_state(job: Job) -> None:
             else job.run_at is not None and job.state != JobState.PENDING
         ),
         "started_at": (job.started_at is None) != (job.runs == 0),
-        "finished_at": (job.finished_at is None) == (job.state in _OVER),
+        "finished_at": (job.finished_at is None) == (job.state in OVER),
         "cancel_requested": job.cancel_requested and not runs,
     }
     for name, is_wrong in wrong.items():

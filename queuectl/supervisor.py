@@ -12,7 +12,7 @@ import os
 import signal
 import uuid
 from time import monotonic
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Sequence
 
 from queuectl import clock, machine
 from queuectl.chore import Chore
@@ -54,6 +54,7 @@ class Supervisor:
         count: how many workers.
         timeout: seconds after which to stop; none to go on.
         drain: whether to stop once there is nothing left to do.
+        queues: from which queues to claim; none for all.
         report: told what happens, here and in the workers.
         progress: given the counts a few times a second.
     """
@@ -65,6 +66,7 @@ class Supervisor:
         count: int,
         timeout: Optional[float],
         drain: bool,
+        queues: Optional[Sequence[str]] = None,
         report: Report,
         progress: Optional[Progress] = None,
     ) -> None:
@@ -72,6 +74,7 @@ class Supervisor:
         self._store = manager.store
         self._stop_at = None if timeout is None else monotonic() + timeout
         self._drain = drain
+        self._queues = queues
         self._report = report
         self._progress = progress
         self._id = uuid.uuid4().hex[:12]
@@ -123,7 +126,8 @@ class Supervisor:
         self._waiter.register(self._notifier.inbox)
         self._rescues.begin(self._store.lost(thorough=True))
         # Read once, before the fork, so that the workers share it.
-        self._store.claimable(clock.now(), self._manager.settings.retry_policy.horizon)
+        horizon = self._manager.settings.retry_policy.horizon
+        self._store.claimable(clock.now(), horizon, self._queues)
         gc.freeze()
         self._preparing = False
 
@@ -176,6 +180,7 @@ class Supervisor:
             resting=self._pool.resting,
             slot=slot,
             drain=self._drain,
+            queues=self._queues,
             report=self._report,
             notify=self._notifier.post,
         ).run()
@@ -189,7 +194,7 @@ class Supervisor:
             elif not self._stopping:
                 # Before the store is asked, which may fail: else its slot would stay empty.
                 self._pool.replace(child)
-                if code == 0 and self._drain and self._manager.is_drained():
+                if code == 0 and self._drain and self._manager.is_drained(self._queues):
                     self._begin_stop(0)
         return any(code != 0 for _, code in ended)
 
@@ -227,7 +232,7 @@ class Supervisor:
         if asked and not self._forced:
             self._force(self._exit_code)
         if self._stop_at is not None and monotonic() >= self._stop_at and not self._stopping:
-            self._begin_stop(1 if self._drain and not self._manager.is_drained() else 0)
+            self._begin_stop(1 if self._drain and not self._manager.is_drained(self._queues) else 0)
         if self._stopping and not was_stopping:
             self._announce_stop()
 
@@ -360,6 +365,7 @@ class Supervisor:
             host=machine.host(),
             started_at=clock.to_iso(clock.now()),
             supervisor=self._id,
+            queues=self._queues if role == "supervisor" else None,
         )
 
 

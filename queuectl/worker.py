@@ -8,13 +8,14 @@ kept, and nothing is claimed, until it can.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
 import signal
 from mmap import mmap
 from time import monotonic
-from typing import Callable, Optional
+from typing import Callable, Optional, Sequence, Tuple
 
 from queuectl import clock, machine
 from queuectl.config import Settings
@@ -29,7 +30,7 @@ from queuectl.errors import (
 from queuectl.events import Event, EventKind, Report
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
-from queuectl.runner import Limits, Outcome, Runner
+from queuectl.runner import TIMEOUT, Limits, Outcome, Runner
 from queuectl.store.base import Member
 from queuectl.waiter import Waiter
 
@@ -37,6 +38,8 @@ WAKE, STOP, FORCE = b"w", b"s", b"f"
 """The orders that a supervisor gives."""
 
 _SHUTDOWN = "shutdown"
+_CANCEL = "cancel"
+_CANCEL_LOOK = 0.5  # seconds between two looks whether the job that runs was cancelled
 _LONGEST_REST = 1.0  # seconds; what nobody was told of, as a clock that was set, shows after that
 _RETRY_PAUSE = 1.0  # seconds between two attempts to save a result
 _KINDS = {
@@ -59,6 +62,7 @@ class Worker:
             the last one says whether anybody has told why all must end, which all find out at once.
         slot: its place in `resting`.
         drain: whether to end once there is nothing left to do.
+        queues: from which queues it claims; none for all.
         report: told what happens.
         notify: given each job that it has saved, and the settings; says whether it could take that.
     """
@@ -72,6 +76,7 @@ class Worker:
         resting: mmap,
         slot: int,
         drain: bool,
+        queues: Optional[Sequence[str]],
         report: Report,
         notify: Callable[[Job, Settings], bool],
     ) -> None:
@@ -82,6 +87,7 @@ class Worker:
         self._resting = resting
         self._slot = slot
         self._drain = drain
+        self._queues = queues
         self._report = report
         self._notify = notify
         self._terminated = False
@@ -143,7 +149,7 @@ class Worker:
             if job is not None:
                 done = self._execute(job)
             elif not self._is_stopping():
-                if self._drain and self._manager.is_drained():
+                if self._drain and self._manager.is_drained(self._queues):
                     return
                 self._rest()
         self._save(done)
@@ -166,7 +172,7 @@ class Worker:
             try:
                 self._runner.keep()
                 try:
-                    job = self._manager.claim(self._member.id, done, self._wants_job)
+                    job = self._manager.claim(self._member.id, done, self._wants_job, self._queues)
                 except ConflictError:
                     done = self._follow_from_newest(done)
                     continue
@@ -192,7 +198,7 @@ class Worker:
         while done is not None:
             try:
                 try:
-                    self._store.save([done], durable=False)
+                    self._manager.finish(done)
                 except ConflictError:
                     done = self._follow_from_newest(done)
                     continue
@@ -242,13 +248,16 @@ class Worker:
             job=job.id, run=job.runs, group=None, born=None, boot=None
         )
         self._store.note(self._member)
+        self._claimed, self._cancelled = job, False
         began = monotonic()
+        self._look_at = began + _CANCEL_LOOK
         try:
             outcome = self._runner.run(
                 job.command,
-                shell=settings["shell"],
+                shell=job.shell or settings["shell"],
                 cwd=job.cwd,
                 variables={
+                    **dict(_parted(variable) for variable in job.env),
                     "QUEUECTL_JOB_ID": job.id,
                     "QUEUECTL_JOB_ATTEMPT": str(job.attempts),
                     "QUEUECTL_JOB_RUN": str(job.runs),
@@ -269,7 +278,12 @@ class Worker:
     def _conclude(self, job: Job) -> Job:
         outcome = self._outcome
         return self._manager.conclude(
-            job, outcome.error, outcome.exit_code, outcome.ended_by == _SHUTDOWN
+            job,
+            outcome.error,
+            outcome.exit_code,
+            interrupted=outcome.ended_by == _SHUTDOWN,
+            timed_out=outcome.ended_by == TIMEOUT,
+            signal=outcome.signal,
         )
 
     def _note_group(self, group: int) -> None:
@@ -285,7 +299,7 @@ class Worker:
 
     def _rest(self) -> None:
         """Wait until woken, until the next retry is due, or for a while."""
-        due = self._store.next_due()
+        due = self._store.next_due(self._queues)
         pause = _LONGEST_REST if due is None else min(due - clock.now(), _LONGEST_REST)
         self._runner.tend()
         self._wait(max(pause, 0.001))
@@ -316,7 +330,21 @@ class Worker:
         return self._stopping
 
     def _reason_to_end(self) -> Optional[str]:
-        return _SHUTDOWN if self._is_stopping() and monotonic() >= self._end_jobs_at else None
+        if self._is_stopping() and monotonic() >= self._end_jobs_at:
+            return _SHUTDOWN
+        return _CANCEL if self._is_cancelled() else None
+
+    def _is_cancelled(self) -> bool:
+        """Whether the job that runs was cancelled; looked for only now and then."""
+        if not self._cancelled and monotonic() >= self._look_at:
+            self._look_at = monotonic() + _CANCEL_LOOK
+            # If the store cannot be read, the supervisor finds out whether that is for good.
+            with contextlib.suppress(QueueError):
+                now = self._store.current(self._claimed)
+                is_ours = now is not None and now.worker == self._member.id
+                # Of one that is another's, or is gone, nobody wants the result any more.
+                self._cancelled = now is None or now.cancel_requested or not is_ours
+        return self._cancelled
 
     def _set_handlers(self) -> None:
         def terminate(signum: int, frame: object) -> None:
@@ -340,3 +368,8 @@ class Worker:
 
     def _say(self, kind: str, job: Optional[Job] = None, detail: str = "") -> None:
         self._report(Event(kind, self._member.name, job, detail))
+
+
+def _parted(variable: str) -> Tuple[str, str]:
+    name, _, value = variable.partition("=")
+    return name, value

@@ -16,7 +16,8 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
 
 from queuectl.config import SETTINGS
 from queuectl.job import Job
-from queuectl.manager import NewJob, QueueManager
+from queuectl.manager import QueueManager
+from queuectl.newjob import NewJob
 from queuectl.store.base import Counts, Member
 from queuectl.store.file import FileStore
 from support import Cli, Process, processes, wait_until

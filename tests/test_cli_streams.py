@@ -10,7 +10,7 @@ from typing import Callable, Dict, List, Optional
 
 import pytest
 
-from queuectl.manager import NewJob
+from queuectl.newjob import NewJob
 from support import Changes, Cli, Terminal
 from test_cli_support import queue_of, run
 

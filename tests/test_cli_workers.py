@@ -14,7 +14,7 @@ from typing import Callable, List
 import pytest
 
 from queuectl import clock
-from queuectl.manager import NewJob
+from queuectl.newjob import NewJob
 from queuectl.store.base import Member
 from support import Cli, Terminal, wait_until
 from test_cli_support import complaint, queue_of, refusal, run

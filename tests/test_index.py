@@ -216,8 +216,8 @@ def test_who_reads_no_claims_in_order_sees_the_same(
     monkeypatch: pytest.MonkeyPatch, gaps: str
 ) -> None:
     if gaps == "not filled":
-        monkeypatch.setattr("queuectl.store.index._SMALL_GAP", 0)
-        monkeypatch.setattr("queuectl.store.index._SPARSE_COST", 0)
+        monkeypatch.setattr("queuectl.store.lane._SMALL_GAP", 0)
+        monkeypatch.setattr("queuectl.store.lane._SPARSE_COST", 0)
     for seed in range(1500):
         dice = random.Random(seed)
         crowd, actions = Crowd(3), []

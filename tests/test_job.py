@@ -10,7 +10,8 @@ import pytest
 from queuectl import clock
 from queuectl import job as rules
 from queuectl.errors import InvalidValueError, WrongStateError
-from queuectl.job import MAX_COMMAND_BYTES, Job, JobState
+from queuectl.job import Job, JobState
+from queuectl.values import MAX_COMMAND_BYTES, validate_command, validate_id
 
 NOW = 1_762_707_697.123
 THEN = NOW - 60
@@ -259,20 +260,20 @@ class TestEnqueue:
 
     @pytest.mark.parametrize("job_id", ["a", "A-z_0.9", "x" * 64, "-", "..", "0"])
     def test_a_good_id(self, job_id: str) -> None:
-        assert rules.validate_id(job_id) == job_id
+        assert validate_id(job_id) == job_id
 
     @pytest.mark.parametrize(
         "job_id", ["", "x" * 65, "a b", "a/b", "ä", "a\n", "\n", "a\0", "\udcff", "a:b", "*", "٣"]
     )
     def test_a_bad_id(self, job_id: str) -> None:
         with pytest.raises(InvalidValueError, match=r"^bad id .*: use 1 to 64 letters, digits"):
-            rules.validate_id(job_id)
+            validate_id(job_id)
         with pytest.raises(InvalidValueError):
             rules.enqueue(job_id, "true", NOW, max_retries=1)
 
     @pytest.mark.parametrize("command", [" true", "a\nb", "\udcff", "ä", "x" * MAX_COMMAND_BYTES])
     def test_a_good_command(self, command: str) -> None:
-        assert rules.validate_command(command) == command
+        assert validate_command(command) == command
 
     @pytest.mark.parametrize(
         ("command", "message"),
@@ -287,7 +288,7 @@ class TestEnqueue:
     )
     def test_a_bad_command(self, command: str, message: str) -> None:
         with pytest.raises(InvalidValueError, match=message):
-            rules.validate_command(command)
+            validate_command(command)
         with pytest.raises(InvalidValueError):
             rules.enqueue("a", command, NOW, max_retries=1)
 
@@ -306,7 +307,7 @@ def test_a_job_is_shown_in_the_order_that_scripts_rely_on() -> None:
         "runs",
         "rev",
     ]
-    assert set(shown) == {field.name for field in fields(Job)} - {"seq"}
+    assert set(shown) == {field.name for field in fields(Job)} - {"seq", "parents"}
     assert shown["id"] == "a"
 
 

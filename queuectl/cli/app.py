@@ -30,6 +30,13 @@ _SECTIONS = {
         "show": "queuectl.cli.jobs:show",
         "logs": "queuectl.cli.logs:logs",
     },
+    "Jobs that are there": {
+        "cancel": "queuectl.cli.changes:cancel",
+        "retry": "queuectl.cli.changes:retry",
+        "edit": "queuectl.cli.changes:edit",
+        "purge": "queuectl.cli.changes:purge",
+    },
+    "Queues": {"queue": "queuectl.cli.queue:queue"},
     "Care of the store": {
         "doctor": "queuectl.cli.doctor:doctor",
         "export": "queuectl.cli.transfer:export_queue",
@@ -37,6 +44,10 @@ _SECTIONS = {
     },
     "Configuration": {"config": "queuectl.cli.config:config"},
     "Dead letter queue": {"dlq": "queuectl.cli.dlq:dlq"},
+    "Shell and system": {
+        "completion": "queuectl.cli.completion:completion",
+        "service": "queuectl.cli.service:service",
+    },
     "": {"worker": "queuectl.cli.workers:worker"},
 }
 
@@ -102,7 +113,9 @@ def call(words: Sequence[str]) -> int:
     if _COMPLETE in os.environ:
         from click.shell_completion import shell_complete
 
-        return shell_complete(queuectl, {}, "queuectl", _COMPLETE, os.environ[_COMPLETE])
+        return shell_complete(
+            queuectl, {"obj": Session()}, "queuectl", _COMPLETE, os.environ[_COMPLETE]
+        )
     try:
         with queuectl.make_context("queuectl", list(words), obj=Session()) as context:
             queuectl.invoke(context)

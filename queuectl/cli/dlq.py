@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import List, Optional, Tuple
 
 import click
 
+from queuectl.changes import Retried
 from queuectl.cli import output
 from queuectl.cli.command import Group, Session, help_if_bare, pass_session
-from queuectl.cli.jobs import print_array
-from queuectl.job import Job, JobState
-from queuectl.manager import QueueManager
-from queuectl.render import dead_row, job_row
-
-Change = Callable[[QueueManager, Optional[Sequence[str]]], List[Job]]
+from queuectl.cli.selection import choose, label_option
+from queuectl.cli.told import count_of, print_array, tell_followers, tell_jobs, tell_refused
+from queuectl.filter import DEAD_JOBS
+from queuectl.job import Job
+from queuectl.render import dead_row
 
 
 @click.group(cls=Group, short_help="Look into the dead letter queue, and retry from it.")
@@ -41,7 +41,7 @@ def list_dead(session: Session) -> None:
       queuectl dlq list | wc -l
     """
     with session.open() as manager:
-        dead = manager.jobs([JobState.DEAD])
+        dead = manager.jobs(DEAD_JOBS)
         if session.json:
             print_array(dead)
         elif session.talks:
@@ -53,7 +53,7 @@ def list_dead(session: Session) -> None:
 
 def _print_table(dead: List[Job]) -> None:
     screen = output.screen()
-    heading = screen.say("💀", f"Dead Letter Queue ({_jobs(dead)})")
+    heading = screen.say("💀", f"Dead Letter Queue ({count_of(dead)})")
     output.line(screen.paint(heading, bold=True))
     if dead:
         rows = [(job.id, job.command, job.attempts, job.last_error) for job in dead]
@@ -63,21 +63,33 @@ def _print_table(dead: List[Job]) -> None:
 @dlq.command("retry", short_help="Put dead jobs back into the queue.")
 @click.argument("job_ids", nargs=-1, metavar="ID...")
 @click.option("--all", "everything", is_flag=True, help="All dead jobs.")
+@label_option("All dead jobs with this label.")
 @pass_session
-def retry(session: Session, job_ids: Tuple[str, ...], everything: bool) -> None:
+def retry(
+    session: Session, job_ids: Tuple[str, ...], everything: bool, label: Optional[str]
+) -> None:
     """Put dead jobs back into the queue, with all their attempts.
 
     ID may be the first characters of an id, at least four. Either all of the
-    jobs are put back or, if there is none of an id or it is not dead, none.
+    jobs are put back or, if there is none of an id, it is not dead, or another
+    job has its unique key, none. With --all or --label such a job is passed
+    over, and the exit code is 1.
 
     Example:
       queuectl dlq retry nightly
       queuectl dlq retry --all
     """
-    moved = _change(session, job_ids, everything, QueueManager.retry_dead)
+    wanted = choose(job_ids, everything=everything, label=label)
+    with session.open() as manager:
+        if wanted is None:
+            done = Retried(manager.retry_dead(job_ids), {})
+        else:
+            done = manager.retry_all(wanted._replace(states=DEAD_JOBS.states))
+    tell_jobs(session, done.jobs)
     if session.talks:
-        jobs = "Job" if len(moved) == 1 else _jobs(moved)
+        jobs = "Job" if len(done.jobs) == 1 else count_of(done.jobs)
         output.line(output.screen().say("🔄", f"{jobs} moved from DLQ to pending queue"))
+    tell_refused(done)
 
 
 @dlq.command("purge", short_help="Delete dead jobs and what they printed.")
@@ -89,35 +101,18 @@ def purge(session: Session, job_ids: Tuple[str, ...], everything: bool) -> None:
 
     ID may be the first characters of an id, at least four. Either all of the
     jobs are deleted or, if there is none of an id or it is not dead, none. Their
-    command lines are left in the job file until start rewrites it.
+    command lines are left in the job file until start rewrites it. Jobs that
+    were to follow a deleted one are cancelled.
 
     Example:
       queuectl dlq purge nightly
       queuectl dlq purge --all
     """
-    purged = _change(session, job_ids, everything, QueueManager.purge_dead)
-    if session.talks:
-        jobs = "Job" if len(purged) == 1 else _jobs(purged)
-        output.line(output.screen().say("🗑️", f"{jobs} deleted from DLQ"))
-
-
-def _change(
-    session: Session, job_ids: Tuple[str, ...], everything: bool, change: Change
-) -> List[Job]:
-    """Change the jobs that were named; a program is told which those were."""
-    if everything == bool(job_ids):
-        raise click.UsageError(
-            "give ids, or --all" if not job_ids else "give ids or --all, not both"
-        )
+    choose(job_ids, everything=everything)
     with session.open() as manager:
-        changed = change(manager, None if everything else job_ids)
-    if session.json:
-        print_array(changed)
-    elif not session.talks:
-        for job in changed:
-            output.line(job_row(job))
-    return changed
-
-
-def _jobs(jobs: Sequence[Job]) -> str:
-    return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+        done = manager.purge_dead(None if everything else job_ids)
+    tell_jobs(session, done.jobs)
+    if session.talks:
+        jobs = "Job" if len(done.jobs) == 1 else count_of(done.jobs)
+        output.line(output.screen().say("🗑️", f"{jobs} deleted from DLQ"))
+    tell_followers(done)

@@ -10,13 +10,15 @@ from typing import Any, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
 
 import click
 
+from queuectl.admission import Receipt
 from queuectl.cli import output
 from queuectl.cli.command import Command, Session, checked, pass_session
-from queuectl.cli.intake import Defaults, add_file, parse_json_job, parse_max_retries, parse_timeout
-from queuectl.job import Job, validate_command, validate_id
-from queuectl.manager import NewJob
+from queuectl.cli.fields import field_options, given_fields
+from queuectl.cli.intake import add_file, new_job, parse_json_job
+from queuectl.newjob import NewJob
 from queuectl.render import to_json
 from queuectl.text import as_utf8
+from queuectl.values import validate_id
 
 QUOTE = "quote the command, or put -- before it"
 _LITERAL = "queuectl.literal"
@@ -84,42 +86,29 @@ class EnqueueCommand(Command):
 @click.command(cls=EnqueueCommand, short_help="Add a job, or one job for each line of a file.")
 @click.argument("words", nargs=-1, metavar="COMMAND")
 @click.option("--file", "path", metavar="PATH", help="Add one job a line; - is standard input.")
-@click.option(
-    "--max-retries",
-    metavar="N",
-    callback=checked(parse_max_retries),
-    help="Attempts in all. Default: setting max_retries.",
-)
-@click.option(
-    "--timeout",
-    metavar="S",
-    callback=checked(parse_timeout),
-    help="How long one attempt may run: 90, 10s, 5m, 2h, 1d or none. Default: setting job_timeout.",
-)
+@field_options()
 @click.option(
     "--id", "job_id", metavar="ID", callback=checked(validate_id), help="Default: a UUID."
 )
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 @click.option("--print-id", is_flag=True, help="Print the id, and nothing else.")
 @pass_session
-@click.pass_context
 def enqueue(
-    context: click.Context,
     session: Session,
+    /,
     words: Tuple[str, ...],
     path: Optional[str],
-    max_retries: Optional[int],
-    timeout: Optional[float],
     job_id: Optional[str],
     quiet: bool,
     print_id: bool,
+    **options: Any,
 ) -> None:
     r"""Add a job to the queue.
 
     COMMAND is one word, a line for the shell: quote it. Words behind -- are put
     together to such a line; a single one is taken as it is. A word that begins
-    with { is a job as JSON, with the keys id, command, max_retries, timeout; put
-    -- before a shell group.
+    with { is a job as JSON, whose keys are command, id, and the options below as
+    max_retries, run_at, ... (labels for --label); put -- before a shell group.
 
     With --file each line is a command or a JSON job. Blank lines and those that
     begin with # are passed over, options are defaults for every line, and either
@@ -141,23 +130,24 @@ def enqueue(
     """
     if (quiet, print_id, session.json).count(True) > 1:
         _refuse("choose one of --quiet, --print-id and --json")
-    given = {"id": job_id, "max_retries": max_retries, "timeout": timeout}
-    literal: Optional[List[str]] = context.meta[_LITERAL]
+    given = given_fields(options)
+    literal: Optional[List[str]] = click.get_current_context().meta[_LITERAL]
     if path is None:
-        job = _add_one(session, _request(words, literal, given))
-        _show([job], session, quiet, print_id, many=False)
+        if job_id is not None:
+            given["id"] = job_id
+        receipt = _add_one(session, _request(words, literal, given))
+        _show(receipt, session, quiet, print_id, many=False)
         return
     if words or literal:
         _refuse("give a command or --file, not both")
     if job_id is not None:
         _refuse("--id is for one job, --file for many: write the ids into the lines")
-    jobs = add_file(session, path, Defaults(max_retries, timeout))
-    _show(jobs, session, quiet, print_id, many=True)
+    _show(add_file(session, path, given), session, quiet, print_id, many=True)
 
 
-def _add_one(session: Session, request: NewJob) -> Job:
+def _add_one(session: Session, request: NewJob) -> Receipt:
     with session.open(create=True) as manager:
-        return manager.enqueue_many([request])[0]
+        return manager.submit([request])
 
 
 def _request(
@@ -168,12 +158,12 @@ def _request(
         _refuse(QUOTE)
     if literal:
         line = literal[0] if len(literal) == 1 else _joined(literal)
-        return NewJob(validate_command(as_utf8(line)), **given)
+        return new_job(as_utf8(line), given)
     if not words:
         _refuse("give a command, or --file")
     if words[0].startswith("{"):
         return parse_json_job(as_utf8(words[0]), given)
-    return NewJob(validate_command(as_utf8(words[0])), **given)
+    return new_job(as_utf8(words[0]), given)
 
 
 def _joined(words: List[str]) -> str:
@@ -186,9 +176,14 @@ def _refuse(why: str) -> NoReturn:
     raise click.UsageError(why, click.get_current_context())
 
 
-def _show(jobs: List[Job], session: Session, quiet: bool, print_id: bool, *, many: bool) -> None:
+def _show(receipt: Receipt, session: Session, quiet: bool, print_id: bool, *, many: bool) -> None:
+    jobs = receipt.jobs
+    for text in receipt.notices:
+        output.notice(text)
     if quiet:
         return
+    for job_id in sorted(receipt.known):
+        output.notice(f"already queued: job {job_id!r}")
     if print_id:
         output.write("".join(f"{job.id}\n" for job in jobs))
     elif session.json and many:
@@ -197,17 +192,19 @@ def _show(jobs: List[Job], session: Session, quiet: bool, print_id: bool, *, man
         for job in jobs:
             output.line(to_json(job.to_dict()))
     else:
-        _tell(jobs, many)
+        _tell(receipt, many)
 
 
-def _tell(jobs: List[Job], many: bool) -> None:
+def _tell(receipt: Receipt, many: bool) -> None:
     screen = output.screen()
+    new = sum(job.id not in receipt.known for job in receipt.jobs)
     if many:
-        what = "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+        what = "1 job" if new == 1 else f"{new} jobs"
         output.line(screen.say("📦", f"{what} enqueued successfully!"))
         return
-    job = jobs[0]
-    output.line(screen.say("📦", "Job enqueued successfully!"))
+    job = receipt.jobs[0]
+    if new:
+        output.line(screen.say("📦", "Job enqueued successfully!"))
     output.line(screen.say("🆔", f"ID: {job.id}"))
     label = screen.say("📝", "Command: ")
     room = max(screen.width - len(label) - 1, 40)

@@ -4,39 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, NoReturn, Optional, Tuple
+from typing import Any, BinaryIO, Dict, List, Mapping, NoReturn, Optional, Tuple
 
-from queuectl import clock
+from queuectl.admission import Receipt
 from queuectl.cli import output
 from queuectl.cli.command import Session
-from queuectl.config import MAX_ATTEMPTS, parse_whole
+from queuectl.cli.fields import FIELDS, merged, read_fields, to_attributes
 from queuectl.errors import DuplicateIdError, InvalidValueError, RequestError
-from queuectl.job import SHOWN_FIELDS, Job, validate_command, validate_id
-from queuectl.manager import NO_LIMIT, NewJob
+from queuectl.job import SHOWN_FIELDS
+from queuectl.newjob import NewJob
+from queuectl.values import validate_command, validate_id
 
-_KEYS = ("id", "command", "max_retries", "timeout")
+_KEYS = ("id", "command", *FIELDS)
 LONGEST_LINE = 1 << 20
 """In bytes. JSON may take six to write one of the 131,071 that a command may have."""
 
 _LITERAL = "-- "
 _REPORT_EVERY = 1000
-
-
-class Defaults(NamedTuple):
-    """What the options say for every line of a file."""
-
-    max_retries: Optional[int]
-    timeout: Optional[float]
-
-
-def parse_max_retries(text: str) -> int:
-    """Read a number of attempts, or raise InvalidValueError."""
-    return parse_whole(text, 0, MAX_ATTEMPTS)
-
-
-def parse_timeout(text: str) -> float:
-    """Read a duration or `none`, or raise InvalidValueError."""
-    return NO_LIMIT if text.strip().lower() == "none" else clock.parse_duration(text)
 
 
 def parse_json_job(text: str, given: Mapping[str, Any]) -> NewJob:
@@ -49,14 +33,27 @@ def parse_json_job(text: str, given: Mapping[str, Any]) -> NewJob:
     Raises:
         InvalidValueError: it is not JSON, or not a job.
     """
-    values = _read_object(text)
-    for key in values:
-        if given.get(key) is not None:
+    named, fields = _read_object(text)
+    for key in (*named, *fields):
+        if key in given:
             raise InvalidValueError(f"{key} is given twice: in the JSON job and as an option")
-    return NewJob(**{**given, **values})
+    return _new_job(named, given, fields)
 
 
-def _read_object(text: str) -> Dict[str, Any]:
+def new_job(command: str, given: Mapping[str, Any]) -> NewJob:
+    """Make a job of its command and what options say, by key; raises InvalidValueError."""
+    return _new_job({"command": validate_command(command)}, given, {})
+
+
+def _new_job(named: Mapping[str, Any], given: Mapping[str, Any], own: Mapping[str, Any]) -> NewJob:
+    fields = merged(given, own) if own else dict(given)
+    if "id" in fields:
+        named = {"id": fields.pop("id"), **named}
+    return NewJob(**named, **to_attributes(fields))
+
+
+def _read_object(text: str) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Read an object; returns its id and command, and what else it says, by key."""
     try:
         values = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
@@ -85,7 +82,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise InvalidValueError(f"bad JSON job: {name} is not a number")
 
 
-def _checked(values: Dict[str, Any]) -> Dict[str, Any]:
+def _checked(values: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     for key in values:
         if key not in _KEYS:
             raise InvalidValueError(f"bad JSON job: the key {_why_not(key)}")
@@ -94,14 +91,11 @@ def _checked(values: Dict[str, Any]) -> Dict[str, Any]:
     for key in ("id", "command"):
         if key in values and not isinstance(values[key], str):
             raise InvalidValueError(f"bad JSON job: {key} must be a string")
-    validate_command(values["command"])
-    if "id" in values:
-        validate_id(values["id"])
-    if "max_retries" in values:
-        _check_max_retries(values["max_retries"])
-    if "timeout" in values:
-        values["timeout"] = _checked_timeout(values["timeout"])
-    return values
+    named: Dict[str, Any] = {key: values.pop(key) for key in ("id", "command") if key in values}
+    validate_command(named["command"])
+    if "id" in named:
+        validate_id(named["id"])
+    return named, read_fields(values)
 
 
 def _why_not(key: str) -> str:
@@ -115,30 +109,13 @@ def _why_not(key: str) -> str:
     )
 
 
-def _check_max_retries(value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidValueError("bad JSON job: max_retries must be a whole number")
-    if not 0 <= value <= MAX_ATTEMPTS:
-        raise InvalidValueError(f"bad JSON job: max_retries is not between 0 and {MAX_ATTEMPTS}")
-
-
-def _checked_timeout(value: Any) -> float:
-    if value is None:
-        return NO_LIMIT
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise InvalidValueError("bad JSON job: timeout must be a number of seconds, or null")
-    if not 0.001 <= value <= clock.MAX_DURATION:
-        raise InvalidValueError("bad JSON job: timeout is not between 0.001 and a century")
-    return round(float(value), 3)
-
-
-def add_file(session: Session, path: str, defaults: Defaults) -> List[Job]:
+def add_file(session: Session, path: str, defaults: Mapping[str, Any]) -> Receipt:
     """Add a job for each line of a file, all or none.
 
     Args:
         session: whose store.
         path: of the file; `-` is standard input.
-        defaults: for what a line does not say.
+        defaults: by key, what options say for the lines that do not.
 
     Raises:
         InvalidValueError: the file cannot be read, or a line is bad; the message gives its number.
@@ -152,17 +129,26 @@ def add_file(session: Session, path: str, defaults: Defaults) -> List[Job]:
         except OSError as error:
             raise InvalidValueError(f"cannot read {path}: {error.strerror}") from error
         if not requests:
-            return []
+            return Receipt([], frozenset(), [])
         progress.show(f"adding {len(requests)} jobs ...")
         with session.open(create=True) as manager:
             try:
-                return manager.enqueue_many(list(requests.values()))
+                return manager.submit(list(requests.values()))
             except DuplicateIdError as error:
                 number = next(n for n, job in requests.items() if job.id == error.job_id)
                 raise RequestError(f"line {number}: job {error.job_id!r} exists already") from error
+            except (RequestError, InvalidValueError) as error:
+                if error.request is None:
+                    raise
+                number = list(requests)[error.request]
+                raise (InvalidValueError if isinstance(error, InvalidValueError) else RequestError)(
+                    f"line {number}: {error}"
+                ) from error
 
 
-def _read_lines(file: BinaryIO, defaults: Defaults, progress: output.Progress) -> Dict[int, NewJob]:
+def _read_lines(
+    file: BinaryIO, defaults: Mapping[str, Any], progress: output.Progress
+) -> Dict[int, NewJob]:
     """Read the jobs of a file, each by the number of its line."""
     requests: Dict[int, NewJob] = {}
     lines_of: Dict[str, int] = {}
@@ -183,7 +169,7 @@ def _read_lines(file: BinaryIO, defaults: Defaults, progress: output.Progress) -
     return requests
 
 
-def _read_line(line: bytes, defaults: Defaults) -> Optional[NewJob]:
+def _read_line(line: bytes, defaults: Mapping[str, Any]) -> Optional[NewJob]:
     if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
         raise InvalidValueError(f"it is longer than {LONGEST_LINE} bytes")
     text = line.decode("utf-8", "surrogateescape").lstrip("\ufeff").rstrip("\r\n")
@@ -191,7 +177,8 @@ def _read_line(line: bytes, defaults: Defaults) -> Optional[NewJob]:
     if not start or start.startswith("#"):
         return None
     if start.startswith("{"):
-        return NewJob(**{**defaults._asdict(), **_read_object(start)})
+        named, fields = _read_object(start)
+        return _new_job(named, defaults, fields)
     if text.startswith(_LITERAL):
         text = text[len(_LITERAL) :]
-    return NewJob(validate_command(text), None, defaults.max_retries, defaults.timeout)
+    return new_job(text, defaults)

@@ -62,7 +62,7 @@ def export_queue(session: Session) -> None:
         }
         output.line(to_json(header))
         for job in jobs:
-            output.line(to_json(job.to_dict()))
+            output.line(to_json(job.to_dict(reveal=True)))
 
 
 @click.command("import", cls=Command, short_help="Bring back what export wrote.")

@@ -12,21 +12,30 @@ import click
 from queuectl.cli import output
 from queuectl.cli.command import Command, Group, Session, checked, help_if_bare, pass_session
 from queuectl.clock import format_duration
-from queuectl.config import MAX_WORKERS, Settings, parse_whole
+from queuectl.config import MAX_WORKERS, parse_whole
 from queuectl.errors import NoStoreError, RequestError
-from queuectl.manager import NO_LIMIT, QueueManager
+from queuectl.manager import QueueManager
+from queuectl.newjob import NO_LIMIT
 from queuectl.render import to_json
 from queuectl.store.base import Member
 from queuectl.text import as_utf8
+from queuectl.values import validate_queue
 
 _MARGIN = 5.0
 _LOOK = 0.05
 
 
 def _parse_timeout(text: str) -> float:
-    from queuectl.cli.intake import parse_timeout
+    from queuectl.cli.fields import parse_timeout
 
     return parse_timeout(text)
+
+
+def _check_queues(
+    context: click.Context, parameter: click.Parameter, names: Tuple[str, ...]
+) -> Tuple[str, ...]:
+    check = checked(validate_queue)
+    return tuple(dict.fromkeys(str(check(context, parameter, name)) for name in names))
 
 
 @click.command(cls=Command, short_help="Start workers, in the foreground.")
@@ -42,6 +51,14 @@ def _parse_timeout(text: str) -> float:
     callback=checked(_parse_timeout),
     help="Claim no new jobs after so long: 90, 10s, 5m, 2h, 1d. Not a limit on jobs.",
 )
+@click.option(
+    "--queue",
+    "queues",
+    metavar="NAME",
+    multiple=True,
+    callback=_check_queues,
+    help="Only jobs of this queue; may be repeated. Default: of every queue.",
+)
 @click.option("--drain", is_flag=True, help="End once there is nothing left to do.")
 @click.option("--quiet", is_flag=True, help="Tell only of what is wrong.")
 @pass_session
@@ -51,6 +68,7 @@ def start(
     session: Session,
     count: Optional[int],
     timeout: Optional[float],
+    queues: Tuple[str, ...],
     drain: bool,
     quiet: bool,
 ) -> None:
@@ -60,8 +78,12 @@ def start(
     running jobs may go on for the setting shutdown_grace; then, or at the second
     signal, they are ended and go back to the queue. So --timeout is not a limit
     on jobs: that is the --timeout of enqueue. --drain ends when no job runs, can
-    be claimed, or waits for its retry; with --quiet at a terminal it shows a
-    progress bar.
+    be claimed, or waits for its retry; it waits neither for queues that are
+    paused nor for scheduled jobs, nor for those that follow one of these. With
+    --quiet at a terminal it shows a progress bar.
+
+    With --queue only jobs of these queues are run; several are one order, of
+    priority and then age.
 
     Jobs run in the folder where they were enqueued, but with the environment of
     start: the PATH, virtual environment and exports of the shell that enqueued
@@ -99,7 +121,13 @@ def start(
         )
         report.greet(count, timeout, as_utf8(manager.store.url))
         supervisor = Supervisor(
-            manager, count=count, timeout=timeout, drain=drain, report=report, progress=bar
+            manager,
+            count=count,
+            timeout=timeout,
+            drain=drain,
+            queues=queues or None,
+            report=report,
+            progress=bar,
         )
         code = supervisor.run()
         if bar is not None:
@@ -144,6 +172,8 @@ def _stop(
     session: Session, manager: QueueManager, force: bool
 ) -> Tuple[List[Member], List[Member]]:
     """Ask all that run to stop; returns who was asked, and who has not ended in time."""
+    from queuectl.notifier import time_for_hooks
+
     asked = {member.id: member for member in manager.members("supervisor")}
     settings = manager.settings
     grace = 0.0 if force else settings["shutdown_grace"]
@@ -153,7 +183,7 @@ def _stop(
         output.line(output.screen().say("🛑", f"Stopping process {processes}{how_long}"))
         output.flush()
     if not force:
-        grace += _grace_of_hooks(settings)
+        grace += time_for_hooks(settings)
     deadline = time.monotonic() + grace + settings["kill_grace"] + _MARGIN
     left, deaf = dict(asked), dict(asked)
     is_job = _is_job_of(manager)
@@ -169,15 +199,6 @@ def _stop(
         left = {member_id: member for member_id, member in left.items() if member_id in living}
         deaf = {member_id: member for member_id, member in deaf.items() if member_id in left}
     return list(asked.values()), list(left.values())
-
-
-def _grace_of_hooks(settings: Settings) -> float:
-    """How much longer hooks may take than the jobs."""
-    from queuectl.hook import LIMIT
-    from queuectl.notifier import HOOKS
-
-    is_set = any(settings[name] is not None for name in HOOKS.values())
-    return LIMIT + settings["kill_grace"] if is_set else 0.0
 
 
 def _is_job_of(manager: QueueManager) -> bool:

@@ -10,7 +10,18 @@ once the disk holds it. All may raise StoreError, DamagedError and StoreLockedEr
 from __future__ import annotations
 
 import abc
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from queuectl.job import Job
 
@@ -54,6 +65,8 @@ class Member(NamedTuple):
         born: when the leader of that group started, in the kernel's own terms.
         boot: which boot of the machine `born` belongs to.
         stopping: whether a supervisor was told to stop, and has told its workers.
+        queues: the queues that a supervisor serves; none if it serves all. Of a worker, ask its
+            supervisor.
     """
 
     id: str
@@ -69,6 +82,7 @@ class Member(NamedTuple):
     born: Optional[str] = None
     boot: Optional[str] = None
     stopping: bool = False
+    queues: Optional[Sequence[str]] = None
 
 
 class Lost(NamedTuple):
@@ -85,13 +99,16 @@ class Store(abc.ABC):
     """Where the store is, in a form that opens it again from anywhere."""
 
     @abc.abstractmethod
-    def add(self, jobs: Sequence[Job], given_ids: Sequence[str] = ()) -> List[Job]:
-        """Add jobs, all or none, and return them with their `seq`; raises DuplicateIdError.
+    def add(
+        self, jobs: Sequence[Job], given_ids: Sequence[str] = (), also: Sequence[Job] = ()
+    ) -> List[Job]:
+        """Add jobs and save others, all or none; return the new ones with their places.
 
-        But for `seq` they are kept as they are, in whatever state, as when a queue is moved here.
-
-        `given_ids` are those that a user chose, so that a job may have one already; it costs a look
-        at all jobs.
+        But for `seq` and `parents` they are kept as they are, in whatever state, as when a queue is
+        moved here. `given_ids` are those that a user chose, so that a job may have one already; it
+        costs a look at all jobs. `also` are changed jobs as for `save`: those for which new ones
+        wait, and those that new ones replace. Raises DuplicateIdError; KeyTakenError if the unique
+        key of a new job would have two holders; and what `save` does.
         """
 
     @abc.abstractmethod
@@ -122,11 +139,16 @@ class Store(abc.ABC):
         horizon: float,
         done: Optional[Job] = None,
         wanted: Callable[[], bool] = lambda: True,
+        queues: Optional[Collection[str]] = None,
     ) -> Optional[Job]:
-        """Claim the oldest job that is due and, in the same commit, save `done`.
+        """Claim the next job that is due and, in the same commit, save `done`.
 
-        A failed job is due at its `run_at`, or if that lies more than `horizon` seconds ahead, as
-        it does after the clock stepped back. `done` is not among those it chooses from. `wanted` is
+        Next is the highest priority, then the oldest, in the `queues`, or in all. Nothing comes
+        from a queue that the settings of the store say is paused, nor more than its concurrency
+        allows to be processing. A job waits until those that it is to follow completed or, as asked
+        for, ended. A failed job is due at its `run_at`, or if that lies more than `horizon` seconds
+        ahead (twice its own `backoff_max` if it has one), as it does after the clock stepped back.
+        `done` is not among those it chooses from. `wanted` is
         asked last, when nobody can get in between: if not, only `done` is saved. Raises
         ClaimLostError if the claim of `done` is over, ConflictError if the job changed since; then
         nothing was claimed.
@@ -139,23 +161,60 @@ class Store(abc.ABC):
         Raises ConflictError if one is not the successor of what the store holds.
 
         For a job that was processing, also its claim must be the one that the store holds: else
-            ClaimLostError.
+        ClaimLostError. KeyTakenError if one becomes pending whose unique key another has.
         """
 
     @abc.abstractmethod
-    def remove(self, jobs: Sequence[Job]) -> None:
-        """Remove these jobs and their output, all or none.
+    def remove(self, jobs: Sequence[Job], also: Sequence[Job] = ()) -> None:
+        """Remove these jobs and their output, and save others, all or none.
 
-        Raises ConflictError if one has changed.
+        The output goes first, which makes room on a disk that is full. Raises ConflictError if one
+        has changed, and what `save` does.
         """
 
     @abc.abstractmethod
-    def next_due(self) -> Optional[float]:
+    def next_due(self, queues: Optional[Collection[str]] = None) -> Optional[float]:
         """Return when the next retry or delayed job known since the last `claim` falls due."""
 
     @abc.abstractmethod
-    def claimable(self, now: float, horizon: float) -> bool:
+    def claimable(
+        self, now: float, horizon: float, queues: Optional[Collection[str]] = None
+    ) -> bool:
         """Tell whether `claim` would find a job."""
+
+    @abc.abstractmethod
+    def awaits_retry(self, queues: Optional[Collection[str]] = None) -> bool:
+        """Tell whether there, as of the last look, a failed job waits for nothing but its time.
+
+        In a queue that is paused none does.
+        """
+
+    @abc.abstractmethod
+    def running(self) -> Dict[str, int]:
+        """Return how many jobs of each queue are processing, at the cost of `counts`."""
+
+    @abc.abstractmethod
+    def bound(self) -> int:
+        """Return how many waiting jobs were made to wait for others, at the cost of `counts`."""
+
+    @abc.abstractmethod
+    def tally(self) -> Dict[str, Counts]:
+        """Return the counts of each queue that holds a job, at the cost of a look at all jobs."""
+
+    @abc.abstractmethod
+    def children(self, parents: Sequence[Job]) -> List[Job]:
+        """Return the waiting jobs that were made to wait for one of these, oldest first."""
+
+    @abc.abstractmethod
+    def holder(self, key: str) -> Optional[Job]:
+        """Return the job with this unique key that is not over, or nothing."""
+
+    @abc.abstractmethod
+    def current(self, claimed: Job) -> Optional[Job]:
+        """Return the job that this process claimed last, as it stands now, or nothing.
+
+        At the cost of what was committed since the last look.
+        """
 
     @abc.abstractmethod
     def listen(self) -> int:

@@ -107,6 +107,16 @@ def _make(folder: StoreFolder) -> None:
             "totals": {"enqueued": 0, "purged": 0},
         }
     )
-    meta = {"seq": 0, "front": 0, "news": 0, "purged": 0, "lines": 0, "counts": EMPTY_COUNTS}
+    meta = {
+        "seq": 0,
+        "front": 0,
+        "news": 0,
+        "purged": 0,
+        "done": 0,
+        "bound": 0,
+        "lines": 0,
+        "counts": EMPTY_COUNTS,
+        "running": {},
+    }
     replace_file(folder.job_file, header + commit_line(0, meta, crc32(header)))
     recovery.note_checked(folder, 0)

@@ -12,7 +12,19 @@ import contextlib
 import os
 import time
 from dataclasses import replace
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from queuectl import clock
 from queuectl import job as rules
@@ -21,22 +33,26 @@ from queuectl.errors import (
     ConflictError,
     DamagedError,
     DuplicateIdError,
-    StoreError,
+    KeyTakenError,
     StoreGoneError,
 )
 from queuectl.job import Job, JobState
+from queuectl.queues import Rules, closed_queues, read_rules
 from queuectl.store import creation, settings_file
 from queuectl.store.base import Counts, Lost, Member, Notice, Store
 from queuectl.store.disk import failure
 from queuectl.store.folder import StoreFolder
-from queuectl.store.jobfile import JobFile, Lines
+from queuectl.store.jobfile import JobFile
 from queuectl.store.journal import Journal
 from queuectl.store.lock import StoreLock
 from queuectl.store.members import Members
 from queuectl.store.record import from_line, none_if_purged, purged_line, to_line
 from queuectl.store.rewrite import is_worthwhile, rewrite
+from queuectl.store.watched import NOTHING, Watched
+from queuectl.values import DEFAULT_QUEUE
 
 _SYNC_INTERVAL = 0.5
+_MANY = 1024  # more jobs than a supervisor has workers to wake
 
 
 class FileStore(Store):
@@ -66,6 +82,8 @@ class FileStore(Store):
         self._members = Members(self._folder.workers)
         self._settings: Dict[str, str] = {}
         self._settings_version: Optional[Tuple[int, int, int]] = None
+        self._rules: Rules = {}
+        self._rules_of: Optional[Dict[str, str]] = None
         self._held: Optional[Tuple[Journal, int, Job]] = None
         self._synced_state: Optional[Tuple[Tuple[int, int], int]] = None
         self._synced_at = 0.0
@@ -75,24 +93,37 @@ class FileStore(Store):
         self._lock.close()
         self._members.forget()
 
-    def add(self, jobs: Sequence[Job], given_ids: Sequence[str] = ()) -> List[Job]:
-        def write(lines: Lines) -> List[Job]:
+    def add(
+        self, jobs: Sequence[Job], given_ids: Sequence[str] = (), also: Sequence[Job] = ()
+    ) -> List[Job]:
+        keys = {job.unique for job in jobs if job.unique is not None}
+
+        def write(watched: Watched) -> List[Job]:
             for job_id in given_ids:
-                # Taken out, so that one that is given twice is not found again.
-                if lines.pop(job_id.encode(), b"") is not None:
+                # One that is given twice was taken already.
+                if job_id not in watched or watched.take(job_id) is not None:
                     raise DuplicateIdError(job_id)
+            before = [self._require_successor(job, watched) for job in also]
+            _require_free(jobs, also, watched)
             # A purge that died left the output of other jobs of these ids.
             self._folder.drop_logs(given_ids)
             first = self._file.journal.meta["seq"] + 1
-            added = [rules.placed(job, first + number) for number, job in enumerate(jobs)]
-            self._file.append([to_line(job) for job in added], [None] * len(added), added)
+            seq_of = {job.id: job.seq for job in also}
+            if seq_of or len(jobs) > 1:
+                seq_of.update((job.id, first + number) for number, job in enumerate(jobs))
+            added = [rules.placed(job, first + at, seq_of) for at, job in enumerate(jobs)]
+            after = [*added, *also]
+            self._file.append(
+                [to_line(job) for job in after], [*[None] * len(added), *before], after
+            )
             return added
 
-        if given_ids:
-            added = self._file.writing_newest(given_ids, write)
+        if given_ids or also or keys:
+            watched_ids = [*given_ids, *(job.id for job in also)]
+            added = self._file.writing_newest(watched_ids, write, keys)
         else:
             with self._file.writing():
-                added = write({})
+                added = write(NOTHING)
         self._members.tell_news(len(added))
         self._file.sync()
         return added
@@ -112,6 +143,37 @@ class FileStore(Store):
     def counts(self) -> Counts:
         return Counts(**self._file.tail().meta["counts"])
 
+    def running(self) -> Dict[str, int]:
+        return _running(self._file.tail().meta)
+
+    def bound(self) -> int:
+        return int(self._file.tail().meta["bound"])
+
+    def tally(self) -> Dict[str, Counts]:
+        tally = self._file.read(lambda snapshot: snapshot.tally())
+        return {queue: Counts(**counts) for queue, counts in tally.items()}
+
+    def children(self, parents: Sequence[Job]) -> List[Job]:
+        numbers = [job.seq for job in parents if job.dependents]
+        if not numbers:
+            return []
+        return self._file.read(lambda snapshot: snapshot.children(numbers))
+
+    def holder(self, key: str) -> Optional[Job]:
+        holders = self._file.read(lambda snapshot: snapshot.holders(key))
+        return Watched({}, {key: holders}).holder(key, ())
+
+    def current(self, claimed: Job) -> Optional[Job]:
+        self._file.reopen_if_replaced()
+        self._file.follow()
+        assert self._held is not None
+        journal, offset, job = self._held
+        newest = self._file.load_index().held_at
+        if (self._file.journal, newest) == (journal, offset):
+            return job
+        line = none_if_purged(self._file.journal.line_at(newest)) if newest else None
+        return None if line is None else from_line(line)
+
     def claim(
         self,
         worker: str,
@@ -119,57 +181,75 @@ class FileStore(Store):
         horizon: float,
         done: Optional[Job] = None,
         wanted: Callable[[], bool] = lambda: True,
+        queues: Optional[Collection[str]] = None,
     ) -> Optional[Job]:
-        if done is None and not self.claimable(now, horizon):
+        if done is None and not self.claimable(now, horizon, queues):
             return None
         self._file.load_index()
 
-        def write(lines: Lines) -> Optional[Job]:
-            return self._end_and_claim(worker, now, horizon, done, wanted, lines)
+        def write(watched: Watched) -> Optional[Job]:
+            return self._end_and_claim(worker, now, horizon, done, wanted, queues, watched)
 
         if done is None or self._holds(done):
             with self._file.writing():
-                claimed = write({})
+                claimed = write(NOTHING)
         else:
             claimed = self._file.writing_newest([done.id], write)
-        if done is not None and done.waits:
-            self._members.tell_news(1)
+        if done is not None:
+            self._tell_of_end(done)
         return claimed
 
     def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
-        def write(lines: Lines) -> None:
-            before = [self._require_successor(job, lines) for job in jobs]
+        # One that fails or is claimed had its key already.
+        reborn = [job for job in jobs if job.state == JobState.PENDING]
+        keys = {job.unique for job in reborn if job.unique is not None}
+
+        def write(watched: Watched) -> None:
+            before = [self._require_successor(job, watched) for job in jobs]
+            _require_free(reborn, jobs, watched)
             self._file.append([to_line(job) for job in jobs], before, jobs)
 
-        self._file.writing_newest([job.id for job in jobs], write)
-        news = sum(job.waits for job in jobs)
-        if news:
-            self._members.tell_news(news)
+        self._file.writing_newest([job.id for job in jobs], write, keys)
+        for job in jobs:
+            self._tell_of_end(job)
         if durable:
             self._file.sync()
 
-    def remove(self, jobs: Sequence[Job]) -> None:
-        def write(lines: Lines) -> None:
+    def remove(self, jobs: Sequence[Job], also: Sequence[Job] = ()) -> None:
+        def write(watched: Watched) -> None:
             for job in jobs:
-                self._require_successor(replace(job, rev=job.rev + 1), lines)
-            self._file.append([purged_line(job) for job in jobs], jobs, [None] * len(jobs))
-
-        self._file.writing_newest([job.id for job in jobs], write)
-        self._file.sync()
-        try:
+                self._require_successor(replace(job, rev=job.rev + 1), watched)
+            before = [self._require_successor(job, watched) for job in also]
+            # First, as it may make the room that the commit needs. If we die now, jobs are left
+            # that have no output.
             self._folder.drop_logs(job.id for job in jobs)
-        except StoreError as error:
-            # They are removed all the same.
-            self._notice(str(error))
+            self._file.append(
+                [*map(purged_line, jobs), *map(to_line, also)],
+                [*jobs, *before],
+                [*[None] * len(jobs), *also],
+            )
 
-    def next_due(self) -> Optional[float]:
-        return self._file.load_index().next_due()
+        self._file.writing_newest([job.id for job in (*jobs, *also)], write)
+        if any(job.dependents for job in jobs):
+            self._members.tell_news(len(jobs))
+        self._file.sync()
 
-    def claimable(self, now: float, horizon: float) -> bool:
+    def next_due(self, queues: Optional[Collection[str]] = None) -> Optional[float]:
+        index = self._file.load_index()
+        return index.next_due(queues, self._closed(self._file.journal.meta))
+
+    def claimable(
+        self, now: float, horizon: float, queues: Optional[Collection[str]] = None
+    ) -> bool:
         self._file.reopen_if_replaced()
         self._file.load_index()
         self._file.follow()
-        return self._file.load_index().next(now, horizon) is not None
+        closed = self._closed(self._file.journal.meta)
+        return self._file.load_index().next(now, horizon, queues, closed) is not None
+
+    def awaits_retry(self, queues: Optional[Collection[str]] = None) -> bool:
+        paused = [name for name, rule in self._queue_rules().items() if rule.paused]
+        return self._file.load_index().awaits_retry(queues, paused)
 
     def listen(self) -> int:
         return self._members.listen()
@@ -272,6 +352,8 @@ class FileStore(Store):
                 self._folder.settings,
                 {name: text for name, text in stored.items() if text is not None},
             )
+        # A queue may have been resumed, a delay have become shorter.
+        self._members.tell_news(_MANY)
 
     def spool(self, worker: str) -> str:
         return self._members.path(worker, "out")
@@ -333,9 +415,10 @@ class FileStore(Store):
         horizon: float,
         done: Optional[Job],
         wanted: Callable[[], bool],
-        lines: Lines,
+        queues: Optional[Collection[str]],
+        watched: Watched,
     ) -> Optional[Job]:
-        """The commit of `claim`; `lines` has that of a `done` which this process does not hold."""
+        """The commit of `claim`; `watched` has a `done` which this process does not hold."""
         index = self._file.load_index()
         written: List[bytes] = []
         before: List[Job] = []
@@ -344,14 +427,15 @@ class FileStore(Store):
         if done is not None:
             held = self._holds(done)
             before.append(
-                self._require_held(done) if held else self._require_successor(done, lines)
+                self._require_held(done) if held else self._require_successor(done, watched)
             )
             after.append(done)
             written.append(to_line(done))
-            if done.waits or not held:
+            if done.waits or done.dependents or not held:
                 front = None
         claimed = None
-        chosen = index.next(now, horizon)
+        closed = self._closed(self._file.journal.meta, done)
+        chosen = index.next(now, horizon, queues, closed)
         if chosen is not None and wanted():
             waiting = from_line(self._file.journal.line_at(chosen.offset))
             claimed = rules.claim(waiting, worker, now)
@@ -388,15 +472,14 @@ class FileStore(Store):
             raise ConflictError(done.id)
         return current
 
-    def _require_successor(self, job: Job, lines: Lines) -> Job:
+    def _require_successor(self, job: Job, watched: Watched) -> Job:
         """Return the job that `job` follows from, if that is the newest.
 
         Takes its line, so that it has one successor.
         """
-        if job.id.encode() not in lines:
+        if job.id not in watched:
             raise ConflictError(job.id)
-        line = lines.pop(job.id.encode())
-        current = None if line is None else from_line(line)
+        current = watched.take(job.id)
         if current is not None and current.seq != job.seq:
             # The id was removed and given to another job.
             current = None
@@ -406,6 +489,29 @@ class FileStore(Store):
             )
             raise ClaimLostError(job.id) if over and job.runs else ConflictError(job.id)
         return current
+
+    def _queue_rules(self) -> Rules:
+        stored = self.settings()
+        if stored is not self._rules_of:
+            self._rules, self._rules_of = read_rules(stored), stored
+        return self._rules
+
+    def _closed(self, meta: Dict[str, Any], done: Optional[Job] = None) -> Collection[str]:
+        """The queues from which nothing may be claimed, once `done` is saved."""
+        queue_rules = self._queue_rules()
+        if not queue_rules:
+            return ()
+        running = _running(meta)
+        if done is not None:
+            running[done.queue] -= 1
+        return closed_queues(queue_rules, running)
+
+    def _tell_of_end(self, job: Job) -> None:
+        """Tell the supervisors of what may be claimed now that could not before."""
+        if job.waits:
+            self._members.tell_news(1)
+        elif job.dependents or job.queue in self._rules:
+            self._members.tell_news(job.dependents + 1)
 
     def _claimed_by(self, worker: str) -> Optional[Job]:
         return self._file.read(lambda snapshot: snapshot.claimed_by(worker))
@@ -430,6 +536,26 @@ class FileStore(Store):
     def _require_present(self) -> None:
         """Raise StoreGoneError if the store was removed, or another made in its place."""
         self._file.reopen_if_replaced()
+
+
+def _require_free(jobs: Iterable[Job], but: Sequence[Job], watched: Watched) -> None:
+    """Raise KeyTakenError unless the unique keys of these jobs are free, or one of them has it."""
+    ids = {job.id for job in but}
+    taken: Dict[str, str] = {}
+    for job in jobs:
+        if job.unique is None or job.is_over:
+            continue
+        holder = watched.holder(job.unique, ids)
+        other = taken.setdefault(job.unique, job.id) if holder is None else holder.id
+        if other != job.id:
+            raise KeyTakenError(job.unique, other)
+
+
+def _running(meta: Dict[str, Any]) -> Dict[str, int]:
+    """How many jobs of each queue are processing, as of a commit."""
+    running = dict(meta["running"])
+    running[DEFAULT_QUEUE] = meta["counts"][JobState.PROCESSING] - sum(running.values())
+    return running
 
 
 def _unknown(worker: str) -> Member:

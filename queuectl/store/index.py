@@ -1,38 +1,35 @@
-"""The live jobs in memory, without an object for any: which can be claimed, and when.
+"""The live jobs in memory, without an object for most: which can be claimed, and when.
 
-A slot per job, found by its `seq`, holds where its line is: the offset if it can be claimed, the
-negated offset if it waits for its time, 0 if it is not waiting at all. New jobs come in the order
-of `seq`, so that a cursor that only moves forward finds the oldest; what becomes claimable behind
-the cursor (a retry, a release) goes to a heap.
+Each queue has a lane for each priority that waits in it (see `lane`). Of the lanes that may be
+claimed from, the highest priority comes first, then the oldest job, whichever queue that is in.
 
-Mostly jobs are claimed in the order of `seq`: `front` is how far that has gone, and stands in the
-commits, so all processes have the same. A claim in order takes the oldest of all that can be
-claimed whatever the time, and moves the front behind it. So who learns that nothing else happened
-knows, without reading a line, that of what waited between the old front and the new one all was
-claimed.
+Mostly jobs are claimed from the lane of the usual queue and priority, in the order of `seq`:
+`front` is how far that has gone, and stands in the commits, so all processes have the same. A claim
+in order takes the oldest of that lane that can be claimed whatever the time, and moves the front
+behind it. So who learns that nothing else happened knows, without reading a line, that of what
+waited there between the old front and the new one all was claimed.
 
-Entries of the heaps are never removed, they go stale: what a slot says now is the truth, an entry
-is only a hint to look there. A waiting entry names the offset it was made for, so that one of an
-earlier wait releases nothing early. Whether a job is due depends on nothing but what it says and
-the time that is asked for, not on what was asked before: so all processes agree, also after the
-clock stepped back.
+A job with parents is in no lane while one of them keeps it: one that must complete before it and
+has not, or one that must end and has not. Of the parents the states are known that are not
+completed; one of which nothing is known completed, or ended and was purged. Everything is taken in
+commit by commit, so nobody asks while a child is known and its parent is not.
 """
 
 from __future__ import annotations
 
-import heapq
-from array import array
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Collection, Dict, Iterator, NamedTuple, Optional, Set, Tuple
 
 from queuectl import clock
-from queuectl.job import JobState
+from queuectl.job import OVER, JobState
+from queuectl.store.lane import Lane
+from queuectl.store.record import PURGED, Plan
+from queuectl.values import DEFAULT_QUEUE
 
 _CLAIMABLE = JobState.PENDING.encode()
 _RETRYING = JobState.FAILED.encode()
-
-# A gap in seq costs 8 bytes a job as empty slots; a slot of its own costs about a hundred.
-_SMALL_GAP = 1 << 16
-_SPARSE_COST = 12
+_COMPLETED = JobState.COMPLETED.encode()
+_OVER = frozenset(state.encode() for state in OVER)
+_PURGED = PURGED.encode()
 
 
 class Next(NamedTuple):
@@ -45,6 +42,18 @@ class Next(NamedTuple):
 
     offset: int
     front: Optional[int]
+
+
+class _Line(NamedTuple):
+    """What the newest line of a job that waits says."""
+
+    state: bytes
+    run_at: Optional[bytes]
+    offset: int
+    plan: Plan
+
+
+_USUAL = Plan(DEFAULT_QUEUE, 0, None, 0, ())
 
 
 class Index:
@@ -60,20 +69,24 @@ class Index:
         self.front = 0
         self.held = -1
         self.held_at = 0
-        self._base = 0
-        self._slots = array("q")
-        self._sparse: Dict[int, int] = {}
-        self._cursor = 0
-        self._behind: List[int] = []
-        self._retries: List[Tuple[float, int, int]] = []
-        self._delayed: List[Tuple[float, int, int]] = []
-        # No retry lies further ahead than this.
-        self._farthest = 0.0
-        # What was due when somebody asked, oldest job first: seq, due, offset, whether it is a
-        # retry.
-        self._due: List[Tuple[int, float, int, bool]] = []
+        self._newest = 0
+        self._usual = Lane()
+        # By queue, the lanes by priority, the highest first.
+        self._queues: Dict[str, Dict[int, Lane]] = {DEFAULT_QUEUE: {0: self._usual}}
+        # Whether there was ever anything but the usual lane.
+        self._is_plain = True
+        self._children: Dict[int, Set[int]] = {}
+        self._bound: Dict[int, _Line] = {}
+        self._parents: Dict[int, bytes] = {}
 
-    def put(self, seq: int, state: bytes, run_at: Optional[bytes], offset: int) -> None:
+    def put(
+        self,
+        seq: int,
+        state: bytes,
+        run_at: Optional[bytes],
+        offset: int,
+        plan: Optional[Plan] = None,
+    ) -> None:
         """Take in what the newest line of a job says.
 
         Args:
@@ -81,23 +94,20 @@ class Index:
             state: its state; anything but pending and failed means that it is not waiting.
             run_at: the earliest time it may be claimed, as UTC text.
             offset: where the line is.
+            plan: what else scheduling needs, if the job is not as most are.
         """
         if seq == self.held:
             self.held_at = offset
-        if state == _CLAIMABLE and run_at is None and seq == self._base + len(self._slots):
-            # A new job. A million of them take half the time without a call for each.
-            self._slots.append(offset)
+        if plan is None and self._is_plain:
+            # A million of them take half the time without a call more for each.
+            if state == _CLAIMABLE and run_at is None and self._usual.append(seq, offset):
+                self._newest = seq
+            else:
+                _place(self._usual, seq, _Line(state, run_at, offset, _USUAL))
+                self._newest = max(self._newest, seq)
             return
-        if state == _CLAIMABLE and run_at is None:
-            self._set(seq, offset)
-            if seq < self._cursor:
-                heapq.heappush(self._behind, seq)
-        elif state in (_CLAIMABLE, _RETRYING) and run_at is not None:
-            self._set(seq, -offset)
-            due = clock.from_iso(run_at.decode("ascii"))
-            self._await((due, seq, offset), state == _RETRYING)
-        else:
-            self._set(seq, 0)
+        self._is_plain = False
+        self._put_planned(seq, _Line(state, run_at, offset, plan or _USUAL))
 
     def hold(self, seq: int, offset: int) -> None:
         """Look out for the lines of a job that this process claimed by the line at the offset."""
@@ -106,129 +116,148 @@ class Index:
 
     def pass_to(self, front: int) -> None:
         """Take in that nothing happened but claims in order, and that they have gone so far."""
-        slots, base = self._slots, self._base
-        for at in range(max(self.front - base, 0), min(front - base, len(slots))):
-            if slots[at] > 0:
-                slots[at] = 0
-        if self._sparse:
-            passed = range(self.front, min(front, base))
-            few = passed if len(passed) < len(self._sparse) else list(self._sparse)
-            for seq in few:
-                if seq in passed and self._sparse.get(seq, 0) > 0:
-                    del self._sparse[seq]
-        if self._cursor >= self.front:
-            self._cursor = max(self._cursor, front)
+        self._usual.pass_by(self.front, front)
         self.front = front
 
-    def next(self, now: float, horizon: float) -> Optional[Next]:
-        """Return the oldest job that can be claimed now, without taking it.
+    def next(
+        self,
+        now: float,
+        horizon: float,
+        queues: Optional[Collection[str]] = None,
+        closed: Collection[str] = (),
+    ) -> Optional[Next]:
+        """Return the job that is to be claimed next, without taking it.
 
         Args:
             now: the time, in seconds since the epoch.
             horizon: how far ahead a retry can lie at the most, in seconds; one further ahead is
                 due, for the clock stepped back.
+            queues: from which queues; none for all.
+            closed: from which queues not.
         """
-        limit = now + horizon
-        self._collect(now, limit)
-        plain = self._first_plain()
-        due = self._first_due(now, limit)
-        if plain is None:
-            return None if due is None else Next(due[2], None)
-        if due is not None and due[0] < plain:
-            return Next(due[2], None)
-        return Next(self._get(plain), plain + 1 if plain >= self.front else None)
+        best: Optional[Tuple[int, int, Lane, bool]] = None
+        for lanes in self._open(queues, closed):
+            for priority in list(lanes):
+                if best is not None and -priority > best[0]:
+                    break
+                lane = lanes[priority]
+                found = lane.first(now, horizon)
+                if found is None:
+                    if lane.is_empty and lane is not self._usual:
+                        del lanes[priority]
+                    continue
+                if best is None or (-priority, found[0]) < best[:2]:
+                    best = (-priority, found[0], lane, found[1])
+                break
+        if best is None:
+            return None
+        _, seq, lane, is_plain = best
+        # Whoever waited for others is looked out for: all must read that it was claimed.
+        is_in_order = (
+            is_plain and lane is self._usual and seq >= self.front and seq not in self._bound
+        )
+        return Next(lane.offset(seq), seq + 1 if is_in_order else None)
 
-    def next_due(self) -> Optional[float]:
+    def next_due(
+        self, queues: Optional[Collection[str]] = None, closed: Collection[str] = ()
+    ) -> Optional[float]:
         """Return when the next job that waits for its time can be claimed."""
-        for heap in (self._retries, self._delayed):
-            while heap and not self._is_current(heap[0]):
-                heapq.heappop(heap)
-        return min((heap[0][0] for heap in (self._retries, self._delayed) if heap), default=None)
+        dues = [lane.next_due() for lanes in self._open(queues, closed) for lane in lanes.values()]
+        return min((due for due in dues if due is not None), default=None)
 
-    def _await(self, entry: Tuple[float, int, int], is_retry: bool) -> None:
-        heapq.heappush(self._retries if is_retry else self._delayed, entry)
-        if is_retry:
-            self._farthest = max(self._farthest, entry[0])
+    def awaits_retry(
+        self, queues: Optional[Collection[str]] = None, closed: Collection[str] = ()
+    ) -> bool:
+        """Tell whether a job that failed waits there for nothing but its time."""
+        return any(
+            lane.awaits_retry for lanes in self._open(queues, closed) for lane in lanes.values()
+        )
 
-    def _collect(self, now: float, limit: float) -> None:
-        """Move what is due from the heaps in order of time to the one in order of seq."""
-        for heap in (self._delayed, self._retries):
-            while heap and heap[0][0] <= now:
-                due, seq, offset = heapq.heappop(heap)
-                heapq.heappush(self._due, (seq, due, offset, heap is self._retries))
-        if self._farthest > limit:
-            # The clock stepped back, or the longest delay was made shorter.
-            for due, seq, offset in self._retries:
-                if due > limit:
-                    heapq.heappush(self._due, (seq, due, offset, True))
-            self._retries = [entry for entry in self._retries if entry[0] <= limit]
-            heapq.heapify(self._retries)
-            self._farthest = max((due for due, _, _ in self._retries), default=0.0)
+    def _open(
+        self, queues: Optional[Collection[str]], closed: Collection[str]
+    ) -> Iterator[Dict[int, Lane]]:
+        for queue, lanes in self._queues.items():
+            if queue not in closed and (queues is None or queue in queues):
+                yield lanes
 
-    def _first_plain(self) -> Optional[int]:
-        """Return the seq of the oldest job that can be claimed whatever the time."""
-        while self._behind and self._get(self._behind[0]) <= 0:
-            heapq.heappop(self._behind)
-        if self._behind:
-            return self._behind[0]
-        slots, at = self._slots, self._cursor - self._base
-        while at < len(slots) and slots[at] <= 0:
-            at += 1
-        self._cursor = self._base + at
-        return self._cursor if at < len(slots) else None
+    def _put_planned(self, seq: int, line: _Line) -> None:
+        plan = line.plan
+        waits = line.state in (_CLAIMABLE, _RETRYING)
+        if plan.dependents or seq in self._parents:
+            self._note_parent(seq, line.state)
+        if seq in self._bound:
+            self._unbind(seq)
+        lane = self._lane(plan) if waits else self._find_lane(plan)
+        if waits and seq <= self._newest:
+            # It may have been moved here.
+            for other in self._lanes():
+                if other is not lane:
+                    other.drop(seq)
+        self._newest = max(self._newest, seq)
+        if lane is None:
+            return
+        if waits and plan.parents:
+            self._bound[seq] = line
+            for parent in plan.parents:
+                self._children.setdefault(abs(parent), set()).add(seq)
+            if self._is_kept(line):
+                lane.drop(seq)
+                return
+        _place(lane, seq, line)
 
-    def _first_due(self, now: float, limit: float) -> Optional[Tuple[int, float, int, bool]]:
-        """Return the oldest of the jobs that are due.
-
-        Those that no longer are, for the clock stepped back, wait again.
-        """
-        while self._due:
-            seq, due, offset, is_retry = self._due[0]
-            if self._get(seq) == -offset:
-                if due <= now or (is_retry and due > limit):
-                    return self._due[0]
-                self._await((due, seq, offset), is_retry)
-            heapq.heappop(self._due)
-        return None
-
-    def _is_current(self, entry: Tuple[float, int, int]) -> bool:
-        return self._get(entry[1]) == -entry[2]
-
-    def _get(self, seq: int) -> int:
-        at = seq - self._base
-        if 0 <= at < len(self._slots):
-            return self._slots[at]
-        return self._sparse.get(seq, 0)
-
-    def _set(self, seq: int, value: int) -> None:
-        slots = self._slots
-        at = seq - self._base
-        if 0 <= at < len(slots):
-            slots[at] = value
-        elif at == len(slots) and slots:
-            slots.append(value)
-        elif value == 0 and at >= len(slots):
-            pass
-        elif at < 0:
-            if value:
-                self._sparse[seq] = value
-            else:
-                self._sparse.pop(seq, None)
+    def _note_parent(self, seq: int, state: bytes) -> None:
+        """Take in what became of a job for which others wait."""
+        if state in (_COMPLETED, _PURGED):
+            self._parents.pop(seq, None)
         else:
-            self._stretch(seq)
-            self._slots[seq - self._base] = value
+            self._parents[seq] = state
+        for child in self._children.get(seq, ()):
+            line = self._bound[child]
+            lane = self._lane(line.plan)
+            if self._is_kept(line):
+                lane.drop(child)
+            elif not lane.offset(child):
+                _place(lane, child, line)
 
-    def _stretch(self, seq: int) -> None:
-        """Make the slots reach up to `seq`, or begin anew there if the gap is not worth filling."""
-        slots = self._slots
-        gap = seq - self._base - len(slots)
-        if not slots or gap > _SMALL_GAP + _SPARSE_COST * len(slots):
-            for at, value in enumerate(slots):
-                if value:
-                    self._sparse[self._base + at] = value
-                if value > 0 and self._base + at >= self._cursor:
-                    heapq.heappush(self._behind, self._base + at)
-            self._base = self._cursor = seq
-            self._slots = array("q", [0])
-        else:
-            slots.extend(array("q", bytes(8 * (gap + 1))))
+    def _is_kept(self, line: _Line) -> bool:
+        """Whether one of its parents keeps a job from being claimed."""
+        for parent in line.plan.parents:
+            state = self._parents.get(abs(parent))
+            if state is not None and (parent > 0 or state not in _OVER):
+                return True
+        return False
+
+    def _unbind(self, seq: int) -> None:
+        for parent in self._bound.pop(seq).plan.parents:
+            children = self._children[abs(parent)]
+            children.discard(seq)
+            if not children:
+                del self._children[abs(parent)]
+
+    def _lanes(self) -> Iterator[Lane]:
+        for lanes in self._queues.values():
+            yield from lanes.values()
+
+    def _find_lane(self, plan: Plan) -> Optional[Lane]:
+        return self._queues.get(plan.queue, {}).get(plan.priority)
+
+    def _lane(self, plan: Plan) -> Lane:
+        """The lane of a job; made if there is none."""
+        lanes = self._queues.setdefault(plan.queue, {})
+        lane = lanes.get(plan.priority)
+        if lane is None:
+            lane = lanes[plan.priority] = Lane()
+            for priority in sorted(lanes, reverse=True):
+                lanes[priority] = lanes.pop(priority)
+        return lane
+
+
+def _place(lane: Lane, seq: int, line: _Line) -> None:
+    """Put a job where it can be claimed from now on, or at its time; or nowhere."""
+    if line.state == _CLAIMABLE and line.run_at is None:
+        lane.put(seq, line.offset)
+    elif line.state in (_CLAIMABLE, _RETRYING) and line.run_at is not None:
+        due = clock.from_iso(line.run_at.decode("ascii"))
+        lane.put_waiting(seq, line.offset, due, line.state == _RETRYING, line.plan.reach)
+    else:
+        lane.drop(seq)

@@ -18,7 +18,7 @@ import contextlib
 import errno
 import math
 import os
-from typing import Any, Callable, Dict, Iterator, Optional, Sequence, TypeVar
+from typing import Any, Callable, Collection, Dict, Iterator, Optional, Sequence, TypeVar
 
 from queuectl import clock
 from queuectl.errors import (
@@ -36,15 +36,14 @@ from queuectl.store.folder import StoreFolder
 from queuectl.store.index import Index
 from queuectl.store.journal import Commit, Journal
 from queuectl.store.lock import StoreLock
-from queuectl.store.record import HEADS, none_if_purged
+from queuectl.store.record import HEADS, read_plan
 from queuectl.store.snapshot import Snapshot
+from queuectl.store.watched import Watched
+from queuectl.values import DEFAULT_QUEUE
 
 T = TypeVar("T")
 
 _MUCH = 1 << 16  # bytes that are too many to be read while others wait for the lock
-
-Lines = Dict[bytes, Optional[bytes]]
-"""The newest line of some ids, or nothing where no job has the id."""
 
 
 class JobFile:
@@ -64,7 +63,7 @@ class JobFile:
         self._lock = lock
         self._notice = notice
         self.index: Optional[Index] = None
-        self._watched: Optional[Lines] = None
+        self._watched: Optional[Watched] = None
         self._boot_checked = False
         self._folder_synced = False
         self.journal = self._open()
@@ -134,15 +133,25 @@ class JobFile:
             self.follow()
             much = math.inf
 
-    def writing_newest(self, job_ids: Sequence[str], write: Callable[[Lines], T]) -> T:
-        """Call `write` under the lock with the newest lines of these ids, ready to `append`.
+    def writing_newest(
+        self,
+        job_ids: Sequence[str],
+        write: Callable[[Watched], T],
+        keys: Collection[str] = (),
+    ) -> T:
+        """Call `write` under the lock with the newest lines of these jobs, ready to `append`.
 
         The store is scanned for them before the lock is taken; under it only what came since is
         looked at.
+
+        Args:
+            job_ids: the jobs.
+            write: what to do.
+            keys: unique keys whose holders it needs too.
         """
         while True:
-            lines = self.read(lambda snapshot: self._look_up(snapshot, job_ids))
-            journal, self._watched = self.journal, lines
+            watched = self.read(lambda snapshot: self._look_up(snapshot, job_ids, keys))
+            journal, self._watched = self.journal, watched
             try:
                 if self.index is not None:
                     # Much may have come, after a rewrite everything: that must not keep others
@@ -150,7 +159,7 @@ class JobFile:
                     self.follow()
                 with self._lock:
                     if self._catch_up(math.inf) and self.journal is journal:
-                        return write(lines)
+                        return write(watched)
             finally:
                 self._watched = None
 
@@ -174,24 +183,30 @@ class JobFile:
             The offset of the first line.
         """
         old = self.journal.meta
-        counts = dict(old["counts"])
-        seq, purged = old["seq"], old["purged"]
+        counts, running = dict(old["counts"]), dict(old["running"])
+        seq, purged, done, bound = old["seq"], old["purged"], old["done"], old["bound"]
         for was, now in zip(before, after):
             if was is None:
                 seq += 1
             else:
-                _count(counts, was, -1)
+                _count(counts, running, was, -1)
+                bound -= _is_bound(was)
             if now is None:
                 purged += 1
             else:
-                _count(counts, now, 1)
+                _count(counts, running, now, 1)
+                bound += _is_bound(now)
+                done += now.state == JobState.COMPLETED and (was is None or was.state != now.state)
         meta = {
             "seq": seq,
             "front": old["front"] if front is None else front,
             "news": old["news"] + (front is None),
             "purged": purged,
+            "done": done,
+            "bound": bound,
             "lines": old["lines"] + len(lines),
             "counts": counts,
+            "running": running,
         }
         try:
             offset = self.journal.append(lines, meta)
@@ -320,12 +335,11 @@ class JobFile:
     def _visit(self, offset: int, block: bytes) -> None:
         index, watched = self.index, self._watched
         for match in HEADS.finditer(block):
-            job_id, seq, state, run_at = match.groups()
             if index is not None:
-                index.put(int(seq), state, run_at, offset + match.start())
-            if watched is not None and job_id in watched:
-                line = block[match.start() : block.index(b"\n", match.end())]
-                watched[job_id] = none_if_purged(line)
+                _, seq, state, run_at, *plan = match.groups()
+                index.put(int(seq), state, run_at, offset + match.start(), read_plan(*plan))
+            if watched is not None:
+                watched.see(block, match)
 
     def _catch_up(self, much: float) -> bool:
         """Under the lock: see everything that was committed, and leave nothing behind it.
@@ -356,10 +370,13 @@ class JobFile:
             self._check_boot()
         return replaced
 
-    def _look_up(self, snapshot: Snapshot, job_ids: Sequence[str]) -> Lines:
+    def _look_up(
+        self, snapshot: Snapshot, job_ids: Sequence[str], keys: Collection[str]
+    ) -> Watched:
         if self.journal.end == 0 and self.index is None:
             self.journal.go_to(snapshot.commit)
-        return snapshot.newest_lines(job_ids)
+        holders = {key: snapshot.holders(key) for key in keys}
+        return Watched(snapshot.newest_lines(job_ids), holders)
 
     def _snapshot(self) -> Snapshot:
         self.reopen_if_replaced()
@@ -400,7 +417,17 @@ class JobFile:
         self._boot_checked = True
 
 
-def _count(counts: Dict[str, Any], job: Job, by: int) -> None:
+def _is_bound(job: Job) -> bool:
+    return bool(job.parents) and job.waits
+
+
+def _count(counts: Dict[str, Any], running: Dict[str, int], job: Job, by: int) -> None:
     counts[job.state] += by
     if job.state == JobState.PENDING and job.run_at is not None:
         counts["delayed"] += by
+    if job.state == JobState.PROCESSING and job.queue != DEFAULT_QUEUE:
+        count = running.get(job.queue, 0) + by
+        if count:
+            running[job.queue] = count
+        else:
+            del running[job.queue]

@@ -29,6 +29,7 @@ from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence
 from zlib import crc32
 
 from queuectl.errors import DamagedError, StoreError
+from queuectl.store.compact import encode
 from queuectl.store.disk import (
     copy_range,
     failure,
@@ -55,7 +56,6 @@ _HEADER = b'{"queuectl":'
 _COMMIT = b'{"commit":'
 _CHUNK = 1 << 20
 _BLOCK = 4096
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _SUM_SIZE = len(b',"sum":"01234567"}')
 
 
@@ -437,7 +437,7 @@ def header_line(meta: Meta) -> bytes:
     Args:
         meta: what it says beside its version.
     """
-    return _with_sum(_encode({"queuectl": FORMAT, "requires": [], **meta}))
+    return _with_sum(encode({"queuectl": FORMAT, "requires": [], **meta}))
 
 
 def commit_line(number: int, meta: Meta, crc: int) -> bytes:
@@ -448,7 +448,7 @@ def commit_line(number: int, meta: Meta, crc: int) -> bytes:
         meta: what to note in it.
         crc: the crc32 of every byte before it.
     """
-    text = _encode({"commit": number, **meta})
+    text = encode({"commit": number, **meta})
     return _with_sum(f'{text[:-1]},"crc":"{crc:08x}"}}')
 
 

@@ -22,11 +22,13 @@ from typing import Dict, Iterator, List, Optional, Sequence
 
 from queuectl.errors import StoreError
 from queuectl.store.base import Member
+from queuectl.store.compact import encode
 from queuectl.store.disk import failure
 from queuectl.store.lock import is_held, take_liveness
 
+# Of a worker, who is noted at each job, and of a supervisor, who may serve many queues.
 _SIZE = 1024
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_SUPERVISOR_SIZE = 1 << 16
 _NEWS, _STOP, _FORCE = b"n", b"s", b"f"
 
 
@@ -72,8 +74,9 @@ class Members:
 
     def note(self, member: Member) -> None:
         """Write down what a member of this process is running."""
-        text = _encode(member._asdict())
-        os.pwrite(self._files[member.id], text.ljust(_SIZE - 1).encode("ascii") + b"\n", 0)
+        text = encode(member._asdict())
+        size = _SUPERVISOR_SIZE if member.role == "supervisor" else _SIZE
+        os.pwrite(self._files[member.id], text.ljust(size - 1).encode("ascii") + b"\n", 0)
 
     def leave(self, member_id: str) -> None:
         """Take a member of this process out. Only under the store's lock."""
@@ -112,7 +115,7 @@ class Members:
         for _ in range(100):
             try:
                 with open(self.path(member_id, "json"), "rb") as file:
-                    return Member(**json.loads(file.read(_SIZE)))
+                    return Member(**json.loads(file.read(_SUPERVISOR_SIZE)))
             except FileNotFoundError:
                 return None
             except OSError as error:

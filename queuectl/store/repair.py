@@ -27,9 +27,12 @@ from queuectl.store.journal import Journal, header_line
 from queuectl.store.lock import StoreLock, take_liveness
 from queuectl.store.look import Look, generations, new_identity
 from queuectl.store.members import Members
-from queuectl.store.record import PURGED
+from queuectl.store.record import HEADS, PURGED
 from queuectl.store.rewrite import batches, remove_histories
 from queuectl.store.surroundings import DAMAGE, Finding, open_to_others, sound_settings, strangers
+from queuectl.values import DEFAULT_QUEUE
+
+_WAITING = ("pending", "failed", "delayed")
 
 
 class Repaired(NamedTuple):
@@ -214,8 +217,11 @@ class _Repair:
             "front": 0,
             "news": 0,
             "purged": gone,
+            "done": max(self._jobs.counts["completed"], self._done_before()),
+            "bound": self._bound(),
             "lines": len(places),
             "counts": self._jobs.counts,
+            "running": self._running(),
         }
         note = self._look.note
         number = max(-1 if newest is None else newest.number, 0 if note is None else note.commit)
@@ -226,6 +232,27 @@ class _Repair:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
         remove_histories(self._folder, history)
+
+    def _done_before(self) -> int:
+        """How many jobs completed in the life of the store, as far as a commit tells."""
+        audit = self._survey.audit
+        return 0 if audit is None or audit.newest is None else int(audit.newest.meta["done"])
+
+    def _running(self) -> Dict[str, int]:
+        """How many jobs of each queue but the usual one are left as processing."""
+        running: Dict[str, int] = {}
+        for _, place in self._survey.places:
+            head = HEADS.match(self._survey.line(place)) if place.state == "processing" else None
+            if head is not None and head[5] not in (None, DEFAULT_QUEUE.encode()):
+                queue = head[5].decode("ascii")
+                running[queue] = running.get(queue, 0) + 1
+        return running
+
+    def _bound(self) -> int:
+        """How many of the jobs that are left wait, and were made to wait for others."""
+        waiting = (place for _, place in self._survey.places if place.state in _WAITING)
+        heads = (HEADS.match(self._survey.line(place)) for place in waiting)
+        return sum(head is not None and bool(head[9]) for head in heads)
 
     def _keeps_history(self) -> bool:
         """Whether the history can stay as it is: whole, and every line of it stands for a job."""

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Collection, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 from zlib import crc32
 
 from queuectl.errors import DamagedError
-from queuectl.job import Job
+from queuectl.job import Job, JobState
 from queuectl.store.disk import Mapped, failure, map_file
 from queuectl.store.journal import REASON, SHORTER, Journal
 from queuectl.store.record import HEADS, PURGED, from_line, none_if_purged
+from queuectl.store.watched import key_mark
+from queuectl.values import DEFAULT_QUEUE
 
 _PURGED = PURGED.encode()
+_PENDING = JobState.PENDING.encode()
+_DEFAULT = DEFAULT_QUEUE.encode()
 
 # Up to so many ids are looked up one by one, from the end; more of them share one pass over
 # everything.
@@ -88,6 +92,55 @@ class Snapshot:
         for job_id, (data, at) in places.items():
             newest[job_id] = none_if_purged(_line(data, at))
         return newest
+
+    def holders(self, key: str) -> Dict[bytes, bytes]:
+        """Return the newest lines, by id, of the jobs with a unique key that may not be over."""
+        # What is over for good is in the history.
+        _, data, end = self._files[-1]
+        mark = key_mark(key)
+        newest: Dict[bytes, int] = {}
+        at = data.find(mark, 0, end)
+        while at >= 0:
+            start = data.rfind(b"\n", 0, at) + 1
+            head = HEADS.match(data, start)
+            if head is not None:
+                newest[head[1]] = start
+            at = data.find(mark, at + len(mark), end)
+        return {job_id: _line(data, start) for job_id, start in newest.items()}
+
+    def children(self, parents: Collection[int]) -> List[Job]:
+        """Return the waiting jobs that were made to wait for one of these, by seq."""
+        _, data, end = self._files[-1]
+        numbers = b"|".join(b"%d" % parent for parent in parents)
+        mark = re.compile(rb'"parents":\[(?:-?\d+,)*-?(?:' + numbers + rb")[],]")
+        newest: Dict[int, int] = {}
+        for match in mark.finditer(data, 0, end):
+            start = data.rfind(b"\n", 0, match.start()) + 1
+            head = HEADS.match(data, start)
+            # It may stand in the text of a command.
+            if head is not None and head.end() >= match.end():
+                newest[int(head[2])] = start
+        found = (from_line(_line(data, newest[seq])) for seq in sorted(newest))
+        return [job for job in found if job.waits]
+
+    def tally(self) -> Dict[str, Dict[str, int]]:
+        """Count the jobs of each queue by state; `delayed` is the part of pending with a time."""
+        counts: Dict[Tuple[bytes, bytes, bool], int] = {}
+        newest: Dict[int, Tuple[bytes, bytes, bool]] = {}
+        for _, data, end in self._files:
+            for match in HEADS.finditer(data, 0, end):
+                newest[int(match[2])] = (match[5] or _DEFAULT, match[3], match[4] is not None)
+        for entry in newest.values():
+            counts[entry] = counts.get(entry, 0) + 1
+        queues: Dict[str, Dict[str, int]] = {}
+        for (queue, state, has_time), count in counts.items():
+            if state == _PURGED:
+                continue
+            tally = queues.setdefault(queue.decode(), {})
+            tally[state.decode()] = tally.get(state.decode(), 0) + count
+            if has_time and state == _PENDING:
+                tally["delayed"] = tally.get("delayed", 0) + count
+        return queues
 
     def select(self, states: Sequence[str], limit: Optional[int]) -> Iterator[Job]:
         """Yield the jobs in these states, newest first, at most `limit`."""

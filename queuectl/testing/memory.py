@@ -10,13 +10,26 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from typing import Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from queuectl import clock
 from queuectl import job as rules
-from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError
+from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError, KeyTakenError
 from queuectl.job import Job, JobState
+from queuectl.queues import closed_queues, read_rules
 from queuectl.store.base import Counts, Lost, Member, Store
+from queuectl.values import DEFAULT_QUEUE
 
 
 class _Shared:
@@ -50,17 +63,22 @@ class MemoryStore(Store):
         self._asked: Optional[Tuple[float, float]] = None
         self._pipe: Tuple[int, ...] = ()
 
-    def add(self, jobs: Sequence[Job], given_ids: Sequence[str] = ()) -> List[Job]:
+    def add(
+        self, jobs: Sequence[Job], given_ids: Sequence[str] = (), also: Sequence[Job] = ()
+    ) -> List[Job]:
         taken = set(self._shared.jobs)
         for job in jobs:
             if job.id in taken:
                 raise DuplicateIdError(job.id)
             taken.add(job.id)
-        added = []
-        for job in jobs:
-            self._shared.last_seq += 1
-            added.append(replace(job, seq=self._shared.last_seq))
-        self._put(added)
+        self._require_successors(also)
+        self._require_free(jobs, [*jobs, *also])
+        first = self._shared.last_seq + 1
+        seq_of = {job.id: job.seq for job in also}
+        seq_of.update((job.id, first + number) for number, job in enumerate(jobs))
+        added = [rules.placed(job, seq_of[job.id], seq_of) for job in jobs]
+        self._shared.last_seq += len(added)
+        self._put([*added, *also])
         return added
 
     def get(self, job_id: str) -> Optional[Job]:
@@ -78,10 +96,37 @@ class MemoryStore(Store):
         return len(found), iter(found)
 
     def counts(self) -> Counts:
-        jobs = self._shared.jobs.values()
-        states = {state: sum(job.state == state for job in jobs) for state in JobState.ALL}
-        delayed = sum(job.state == JobState.PENDING and job.run_at is not None for job in jobs)
-        return Counts(delayed=delayed, **states)
+        return _counts(self._shared.jobs.values())
+
+    def running(self) -> Dict[str, int]:
+        running = {DEFAULT_QUEUE: 0}
+        for job in self._shared.jobs.values():
+            if job.state == JobState.PROCESSING:
+                running[job.queue] = running.get(job.queue, 0) + 1
+        return running
+
+    def bound(self) -> int:
+        return sum(job.waits and bool(job.parents) for job in self._shared.jobs.values())
+
+    def tally(self) -> Dict[str, Counts]:
+        queues = {job.queue for job in self._shared.jobs.values()}
+        return {queue: _counts(self._of_queue(queue)) for queue in queues}
+
+    def children(self, parents: Sequence[Job]) -> List[Job]:
+        numbers = {job.seq for job in parents}
+        return [
+            job
+            for job in self._oldest_first()
+            if job.waits and not numbers.isdisjoint(map(abs, job.parents))
+        ]
+
+    def holder(self, key: str) -> Optional[Job]:
+        held = (job for job in self._shared.jobs.values() if job.unique == key and not job.is_over)
+        return next(held, None)
+
+    def current(self, claimed: Job) -> Optional[Job]:
+        job = self._shared.jobs.get(claimed.id)
+        return job if job is not None and job.seq == claimed.seq else None
 
     def claim(
         self,
@@ -90,11 +135,12 @@ class MemoryStore(Store):
         horizon: float,
         done: Optional[Job] = None,
         wanted: Callable[[], bool] = lambda: True,
+        queues: Optional[Collection[str]] = None,
     ) -> Optional[Job]:
         if done is not None:
             self._require_successor(done)
         self._asked = (now, horizon)
-        due = [job for job in self._oldest_first() if _is_due(job, now, horizon)]
+        due = self._due(now, horizon, queues, done)
         if done is not None:
             self._put([done])
         if not due or not wanted():
@@ -105,29 +151,43 @@ class MemoryStore(Store):
 
     def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
         self._require_successors(jobs)
+        self._require_free([job for job in jobs if job.state == JobState.PENDING], jobs)
         self._put(jobs)
 
-    def remove(self, jobs: Sequence[Job]) -> None:
-        self._require_successors([replace(job, rev=job.rev + 1) for job in jobs])
+    def remove(self, jobs: Sequence[Job], also: Sequence[Job] = ()) -> None:
+        self._require_successors([*(replace(job, rev=job.rev + 1) for job in jobs), *also])
+        self._put(also)
         for job in jobs:
             del self._shared.jobs[job.id]
             for run in range(1, job.runs + 1):
                 if os.path.exists(self.kept_output(job.id, run)):
                     os.unlink(self.kept_output(job.id, run))
 
-    def next_due(self) -> Optional[float]:
+    def next_due(self, queues: Optional[Collection[str]] = None) -> Optional[float]:
+        closed = self._closed(None)
         return min(
             (
                 clock.from_iso(job.run_at)
                 for job in self._shared.jobs.values()
                 if job.waits and job.run_at is not None
                 if self._asked is None or not _is_due(job, *self._asked)
+                if _serves(job, queues, closed) and not self._is_kept(job, None)
             ),
             default=None,
         )
 
-    def claimable(self, now: float, horizon: float) -> bool:
-        return any(_is_due(job, now, horizon) for job in self._shared.jobs.values())
+    def claimable(
+        self, now: float, horizon: float, queues: Optional[Collection[str]] = None
+    ) -> bool:
+        return bool(self._due(now, horizon, queues, None))
+
+    def awaits_retry(self, queues: Optional[Collection[str]] = None) -> bool:
+        paused = [name for name, rule in read_rules(self._shared.settings).items() if rule.paused]
+        return any(
+            job.state == JobState.FAILED and _serves(job, queues, paused)
+            for job in self._shared.jobs.values()
+            if not self._is_kept(job, None)
+        )
 
     def listen(self) -> int:
         return self._pipe[0]
@@ -243,9 +303,59 @@ class MemoryStore(Store):
     def _oldest_first(self) -> List[Job]:
         return sorted(self._shared.jobs.values(), key=lambda job: job.seq)
 
+    def _of_queue(self, queue: str) -> List[Job]:
+        return [job for job in self._shared.jobs.values() if job.queue == queue]
+
+    def _due(
+        self,
+        now: float,
+        horizon: float,
+        queues: Optional[Collection[str]],
+        done: Optional[Job],
+    ) -> List[Job]:
+        """What can be claimed once `done` is saved, the next first; never `done` itself."""
+        closed = self._closed(done)
+        due = [
+            job
+            for job in self._shared.jobs.values()
+            if _is_due(job, now, horizon) and _serves(job, queues, closed)
+            if not self._is_kept(job, done)
+        ]
+        return sorted(due, key=lambda job: (-job.priority, job.seq))
+
+    def _closed(self, done: Optional[Job]) -> Collection[str]:
+        running = self.running()
+        if done is not None:
+            running[done.queue] -= 1
+        return closed_queues(read_rules(self._shared.settings), running)
+
+    def _is_kept(self, job: Job, done: Optional[Job]) -> bool:
+        """Whether one of its parents keeps a job from being claimed."""
+        by_seq = {other.seq: other for other in self._shared.jobs.values()}
+        if done is not None:
+            by_seq[done.seq] = done
+        for parent in job.parents:
+            found = by_seq.get(abs(parent))
+            if found is None or found.state == JobState.COMPLETED:
+                continue
+            if parent > 0 or not found.is_over:
+                return True
+        return False
+
+    def _require_free(self, jobs: Sequence[Job], saved: Sequence[Job]) -> None:
+        after = {**self._shared.jobs, **{job.id: job for job in saved}}
+        holders: Dict[str, str] = {}
+        saved_ids = {job.id for job in jobs}
+        # Those that were there first.
+        for job in sorted(after.values(), key=lambda job: job.id in saved_ids):
+            if job.unique is not None and not job.is_over:
+                holder = holders.setdefault(job.unique, job.id)
+                if holder != job.id and job.id in saved_ids:
+                    raise KeyTakenError(job.unique, holder)
+
     def _put(self, jobs: Sequence[Job]) -> None:
         self._shared.jobs.update((job.id, job) for job in jobs)
-        news = sum(job.waits for job in jobs)
+        news = sum(1 if job.waits else job.dependents for job in jobs)
         for member in self.members("supervisor") if news else []:
             self._shared.news[member.id] = self._shared.news.get(member.id, 0) + news
             self._wake(member.id)
@@ -287,7 +397,18 @@ def _is_due(job: Job, now: float, horizon: float) -> bool:
     if job.run_at is None:
         return True
     due = clock.from_iso(job.run_at)
-    return due <= now or (job.state == JobState.FAILED and due > now + horizon)
+    reach = horizon if job.backoff_max is None else 2 * job.backoff_max
+    return due <= now or (job.state == JobState.FAILED and due > now + reach)
+
+
+def _serves(job: Job, queues: Optional[Collection[str]], closed: Collection[str]) -> bool:
+    return job.queue not in closed and (queues is None or job.queue in queues)
+
+
+def _counts(jobs: Collection[Job]) -> Counts:
+    states = {state: sum(job.state == state for job in jobs) for state in JobState.ALL}
+    delayed = sum(job.state == JobState.PENDING and job.run_at is not None for job in jobs)
+    return Counts(delayed=delayed, **states)
 
 
 def _unknown(worker: str) -> Member:

@@ -1,0 +1,87 @@
+"""Which jobs a command is about: those that are named, or those that options describe."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar
+
+import click
+
+from queuectl import clock
+from queuectl.cli.command import checked
+from queuectl.errors import InvalidValueError
+from queuectl.filter import JobFilter
+from queuectl.job import JobState
+from queuectl.values import validate_label, validate_queue
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_ALIASES = {"dlq": JobState.DEAD}
+
+
+def parse_states(text: str) -> Tuple[str, ...]:
+    """Read names of states, separated by commas; `dlq` is another name of `dead`.
+
+    Raises:
+        InvalidValueError: one is unknown; the message offers the nearest.
+    """
+    states: List[str] = []
+    for word in text.split(","):
+        name = word.strip().lower()
+        state = _ALIASES.get(name, name)
+        if state not in JobState.ALL:
+            import difflib
+
+            near = difflib.get_close_matches(name, [*JobState.ALL, *_ALIASES], n=1)
+            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(JobState.ALL)}"
+            raise InvalidValueError(f"unknown state {word.strip()!r}: {hint}")
+        if state not in states:
+            states.append(state)
+    return tuple(states)
+
+
+def parse_age(text: str) -> float:
+    """Read how long ago something was, as a duration; returns when that was.
+
+    Raises:
+        InvalidValueError: it is no duration.
+    """
+    return clock.now() - (0.0 if text.strip() in ("0", "0s") else clock.parse_duration(text))
+
+
+def label_option(help_text: str = "Only jobs with this label.") -> Callable[[F], F]:
+    """The option `--label` of a command that looks for jobs."""
+    return click.option("--label", metavar="L", callback=checked(validate_label), help=help_text)
+
+
+def queue_option(help_text: str = "Only jobs of this queue.") -> Callable[[F], F]:
+    """The option `--queue` of a command that looks for jobs."""
+    return click.option("--queue", metavar="Q", callback=checked(validate_queue), help=help_text)
+
+
+def choose(
+    job_ids: Sequence[str], *, everything: bool = False, **wanted: Optional[str]
+) -> Optional[JobFilter]:
+    """Tell what a command is about.
+
+    Args:
+        job_ids: the jobs that are named.
+        everything: whether `--all` was given.
+        **wanted: by field of `JobFilter`, the options that describe jobs.
+
+    Returns:
+        A description of the jobs; nothing if they are named.
+
+    Raises:
+        click.UsageError: both, or neither.
+    """
+    described = {name: value for name, value in wanted.items() if value is not None}
+    given = [*(["--all"] if everything else []), *(f"--{name}" for name in described)]
+    if job_ids and given:
+        raise click.UsageError(f"give ids or {given[0]}, not both")
+    if everything and described:
+        raise click.UsageError(f"choose one of {given[0]} and {given[1]}")
+    if job_ids:
+        return None
+    if not given:
+        raise click.UsageError("give ids, or " + " or ".join(f"--{name}" for name in wanted))
+    return JobFilter(**described)  # type: ignore[arg-type]

@@ -1,0 +1,51 @@
+"""Which jobs are meant: by state, queue, label, age or a part of the command."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Optional, Sequence
+
+from queuectl import clock
+from queuectl.job import Job, JobState
+
+
+class JobFilter(NamedTuple):
+    """What jobs must be like; what is not given does not matter.
+
+    Attributes:
+        states: one of these states.
+        queue: in this queue.
+        label: with this label.
+        created_since: enqueued then or later, in seconds since the epoch.
+        ended_before: completed, died or was cancelled before that, in seconds since the epoch.
+        text: this is a part of the command.
+    """
+
+    states: Sequence[str] = JobState.ALL
+    queue: Optional[str] = None
+    label: Optional[str] = None
+    created_since: Optional[float] = None
+    ended_before: Optional[float] = None
+    text: Optional[str] = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but the state matters."""
+        return all(value is None for value in self[1:])
+
+    def takes(self, job: Job) -> bool:
+        """Whether a job, in one of the states, is like this."""
+        return (
+            (self.queue is None or job.queue == self.queue)
+            and (self.label is None or self.label in job.labels)
+            and (self.text is None or self.text in job.command)
+            and (self.created_since is None or job.created_at >= clock.to_iso(self.created_since))
+            and (self.ended_before is None or self._ended_before(job, self.ended_before))
+        )
+
+    @staticmethod
+    def _ended_before(job: Job, moment: float) -> bool:
+        return job.finished_at is not None and job.finished_at < clock.to_iso(moment)
+
+
+EVERY_JOB = JobFilter()
+DEAD_JOBS = JobFilter((JobState.DEAD,))
