@@ -10,7 +10,18 @@ once the disk holds it. All may raise StoreError, DamagedError and StoreLockedEr
 from __future__ import annotations
 
 import abc
-from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from queuectl.job import Job
 
@@ -276,6 +287,14 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def kept_output(self, job_id: str, run: int) -> str:
         """Return the path to which the output of an ended run is moved, if it has any."""
+
+    @abc.abstractmethod
+    def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
+        """Remove the oldest kept output until there is at most `limit` bytes of it in all.
+
+        `spared` is asked only if some must go: it tells of which jobs, by id, and from which of
+        their runs on, output stays whatever its size.
+        """
 
     @abc.abstractmethod
     def sync(self) -> None:

@@ -20,6 +20,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     Optional,
     Sequence,
     Tuple,
@@ -359,6 +360,26 @@ class FileStore(Store):
 
     def kept_output(self, job_id: str, run: int) -> str:
         return self._folder.log(job_id, run)
+
+    def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
+        logs = self._folder.kept_logs()
+        excess = sum(log.size for log in logs) - limit
+        if excess <= 0:
+            return
+        first_spared = spared()
+        for log in sorted(logs):
+            if excess <= 0:
+                return
+            if log.job_id in first_spared and log.run >= first_spared[log.job_id]:
+                continue
+            path = self._folder.log(log.job_id, log.run)
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise failure("remove", path, error) from error
+            excess -= log.size
 
     def sync(self) -> None:
         self._file.reopen_if_replaced()

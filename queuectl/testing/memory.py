@@ -10,7 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from typing import Callable, Collection, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from queuectl import clock
 from queuectl import job as rules
@@ -259,6 +270,17 @@ class MemoryStore(Store):
 
     def kept_output(self, job_id: str, run: int) -> str:
         return os.path.join(self._folder, f"{job_id}.{run}.log")
+
+    def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
+        paths = [os.path.join(self._folder, name) for name in os.listdir(self._folder)]
+        logs = sorted((p for p in paths if p.endswith(".log")), key=os.path.getmtime)
+        excess = sum(map(os.path.getsize, logs)) - limit
+        first_spared = spared() if excess > 0 else {}
+        for path in logs:
+            job_id, run = os.path.basename(path)[: -len(".log")].rsplit(".", 1)
+            if excess > 0 and not int(run) >= first_spared.get(job_id, int(run) + 1):
+                excess -= os.path.getsize(path)
+                os.unlink(path)
 
     def sync(self) -> None:
         pass
