@@ -11,7 +11,8 @@ from queuectl import job as rules
 from queuectl.soundness import to_job
 from queuectl.store.folder import StoreFolder
 from queuectl.store.lock import StoreLock
-from queuectl.store.repair import HELD, repair
+from queuectl.store.rebuild import HELD
+from queuectl.store.repair import repair
 from queuectl.testing.common import HORIZON, NOW, add, claim_one, everything, new_job
 from test_store_doctor import clear
 from test_store_tools import Disk, shown

@@ -29,7 +29,7 @@ from queuectl.store import recovery
 from queuectl.store.base import Member
 from queuectl.store.disk import sync_folder
 from queuectl.store.file import FileStore
-from queuectl.store.repair import HELD
+from queuectl.store.rebuild import HELD
 from queuectl.testing.common import (
     HORIZON,
     NOW,

@@ -34,7 +34,8 @@ def doctor(context: click.Context, session: Session, wants_repair: bool) -> None
 
     With --repair it first copies the store into a folder before-repair-TIME in
     it, then keeps every job of which a whole line is left, and tells what was
-    lost. Stop the workers before. What jobs printed is neither copied nor
+    lost. A job that waits, but whose command may have been altered, is kept as
+    dead. Stop the workers before. What jobs printed is neither copied nor
     touched. A store that is sound stays as it is.
 
     Example:

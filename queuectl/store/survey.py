@@ -328,8 +328,8 @@ class Survey:
                 self._put(job.seq, place)
                 self.fragments.append(Fragment(source, known.offset, before["id"], None))
                 return job.id
-            # As far as is known it is the one that came later; but that may be a newer line of the
-            # other's, of which only the id is spoilt: both are named.
+            # The one that was there is kept; but what came may be a newer line of it, of which only
+            # the id is spoilt: both are named.
             self.fragments.append(Fragment(source, at, before["id"], job.seq))
             self.fragments.append(Fragment(source, at, job.id, None))
             return str(before["id"])
