@@ -32,6 +32,8 @@ _PAGE = 4096
 _COMMIT = b'{"commit":'
 _HEAD = re.compile(rb'.{0,3}"id":"([A-Za-z0-9._-]{1,64})"(?:,"seq":(\d{1,15}),)?')
 _SEQ_LIMIT = 1 << 53
+_PURGED_JOB = Job("", "", PURGED, 0, 0, "", "", rev=_SEQ_LIMIT).__dict__
+"""What a line that takes a job out of the store does not tell."""
 
 
 class Place(NamedTuple):
@@ -380,7 +382,7 @@ def whole_job(line: bytes) -> Optional[Job]:
         if not isinstance(values, dict):
             return None
         if values.get("state") == PURGED and type(values["seq"]) is int:
-            job = Job(values["id"], "", PURGED, 0, 0, "", "", rev=_SEQ_LIMIT, seq=values["seq"])
+            job = Job(**{**_PURGED_JOB, **values})
             return job if purged_line(job) + b"\n" == line else None
         job = from_line(line)
         to_record(values)
