@@ -171,7 +171,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def awaits_retry(self, queues: Optional[Collection[str]] = None) -> bool:
-        """Tell whether there, as of the last look, a failed job waits for nothing but its time.
+        """Tell whether, as of the last look, a failed job waits for nothing but its time and turn.
 
         In a queue that is paused none does.
         """
