@@ -260,6 +260,17 @@ class QueueContract(Fixtures):
         assert ids([claim(store, NOW + 5, done=rules.complete(held, NOW))]) == ["a"]
         assert not store.awaits_retry()
 
+    def test_a_retry_that_is_due_is_awaited_until_it_is_claimed(self, store: Store) -> None:
+        """As when there is no room for it any more."""
+        add(store, "a", "b", queue="q", priority=-1)
+        run_and_fail(store, NOW + 5)
+        assert store.claimable(NOW + 5, HORIZON)
+        assert store.awaits_retry()
+        claim_one(store)
+        rule(store, "q", 1)
+        assert claim(store, NOW + 5) is None
+        assert store.awaits_retry()
+
     def test_awaits_retry_tells_of_failed_jobs_only(self, store: Store, reopen: Reopen) -> None:
         """In the queues that are asked about; one that was claimed again waits no more."""
         add(store, "delayed", run_at=NOW + 5)
