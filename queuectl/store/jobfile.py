@@ -334,11 +334,14 @@ class JobFile:
         return bool(last.meta["news"] == self.journal.meta["news"])
 
     def _visit(self, offset: int, block: bytes) -> None:
-        index, watched = self.index, self._watched
+        put = None if self.index is None else self.index.put
+        watched = self._watched
         for match in HEADS.finditer(block):
-            if index is not None:
-                _, seq, state, run_at, *plan = match.groups()
-                index.put(int(seq), state, run_at, offset + match.start(), read_plan(*plan))
+            if put is not None:
+                seq, state, run_at = match.group(2, 3, 4)
+                # Most lines have none; that is told by the last group which is there.
+                plan = read_plan(*match.groups()[4:]) if match.lastindex == 9 else None
+                put(int(seq), state, run_at, offset + match.start(), plan)
             if watched is not None:
                 watched.see(block, match)
 

@@ -24,7 +24,7 @@ PURGED = "purged"
 
 HEADS = re.compile(
     rb'\{"id":"([^"]*)","seq":(\d+),"state":"([a-z]+)","run_at":(?:null|"([^"]*)")'
-    rb'(?:,"queue":"([^"]*)","priority":(-?\d+),"backoff_max":(?:null|([0-9.e+]+)),'
+    rb'(?:,"queue":"([^"]*)","priority":(-?\d+),"backoff_max":(?:null|([-0-9.e+]+)),'
     rb'"dependents":(\d+),"parents":\[([-0-9,]*)\])?'
 )
 """Finds the beginnings of the job lines in a file: id, seq, state, and run_at if there is one; then
@@ -89,8 +89,17 @@ def write_record(values: Mapping[str, Any]) -> bytes:
 
 
 def purged_line(job: Job) -> bytes:
-    """Write the line that takes a job out of the store."""
-    return encode({"id": job.id, "seq": job.seq, "state": PURGED, "run_at": None}).encode("ascii")
+    """Write the line that takes a job out of the store.
+
+    It is found wherever the lines of the job are looked for: in its queue, among those that wait
+    for another, by its unique key.
+    """
+    line = {"id": job.id, "seq": job.seq, "state": PURGED, "run_at": None}
+    for names in (_PLAN, ("unique",)):
+        values = {name: getattr(job, name) for name in names}
+        if any(value != DEFAULTS[name] for name, value in values.items()):
+            line.update(values)
+    return encode(line).encode("ascii")
 
 
 def from_line(line: bytes) -> Job:

@@ -35,6 +35,8 @@ _SEQ_LIMIT = 1 << 53
 _NEAR = 1 << 16
 _WOULD_RUN = (JobState.PENDING, _DELAYED, JobState.FAILED, JobState.PROCESSING)
 _RUN = ("command", "cwd", "timeout")
+_PURGED_JOB = Job("", "", PURGED, 0, 0, "", "", rev=_SEQ_LIMIT).__dict__
+"""What a line that takes a job out of the store does not tell."""
 
 
 class Place(NamedTuple):
@@ -420,7 +422,7 @@ def whole_job(line: bytes) -> Optional[Job]:
         if not isinstance(values, dict):
             return None
         if values.get("state") == PURGED and type(values["seq"]) is int:
-            job = Job(values["id"], "", PURGED, 0, 0, "", "", rev=_SEQ_LIMIT, seq=values["seq"])
+            job = Job(**{**_PURGED_JOB, **values})
             return job if purged_line(job) + b"\n" == line else None
         job = to_record(values)
         check_fit(job)

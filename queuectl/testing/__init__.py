@@ -15,7 +15,10 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    "queuectl.testing.claims", "queuectl.testing.jobs", "queuectl.testing.members"
+    *(
+        f"queuectl.testing.{part}"
+        for part in ("claims", "common", "dependencies", "jobs", "keys", "members", "queues")
+    )
 )
 
 from queuectl.testing.contract import StoreContract  # noqa: E402  # After the line above.

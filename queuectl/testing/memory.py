@@ -25,9 +25,10 @@ from typing import (
 
 from queuectl import clock
 from queuectl import job as rules
+from queuectl.config import MAX_WORKERS
 from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError, KeyTakenError
 from queuectl.job import Job, JobState
-from queuectl.queues import closed_queues, read_rules
+from queuectl.queues import closed_queues, is_rule, read_rules
 from queuectl.store.base import Counts, Lost, Member, Store
 from queuectl.values import DEFAULT_QUEUE
 
@@ -151,7 +152,7 @@ class MemoryStore(Store):
 
     def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
         self._require_successors(jobs)
-        self._require_free([job for job in jobs if job.state == JobState.PENDING], jobs)
+        self._require_free([job for job in jobs if self._shared.jobs[job.id].is_over], jobs)
         self._put(jobs)
 
     def remove(self, jobs: Sequence[Job], also: Sequence[Job] = ()) -> None:
@@ -264,6 +265,8 @@ class MemoryStore(Store):
     def configure(self, changes: Dict[str, Optional[str]]) -> None:
         stored = {**self._shared.settings, **changes}
         self._shared.settings = {name: text for name, text in stored.items() if text is not None}
+        if any(map(is_rule, changes)):
+            self._tell_news(MAX_WORKERS)
 
     def spool(self, worker: str) -> str:
         return os.path.join(self._folder, f"{worker}.out")
@@ -355,7 +358,13 @@ class MemoryStore(Store):
 
     def _put(self, jobs: Sequence[Job]) -> None:
         self._shared.jobs.update((job.id, job) for job in jobs)
-        news = sum(1 if job.waits else job.dependents for job in jobs)
+        queue_rules = read_rules(self._shared.settings)
+        # One that ends makes room in its queue.
+        self._tell_news(
+            sum(job.waits or job.dependents + (job.queue in queue_rules) for job in jobs)
+        )
+
+    def _tell_news(self, news: int) -> None:
         for member in self.members("supervisor") if news else []:
             self._shared.news[member.id] = self._shared.news.get(member.id, 0) + news
             self._wake(member.id)
