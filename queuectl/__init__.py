@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         StoreFullError,
         StoreGoneError,
         StoreLockedError,
+        WaitTimeoutError,
         WrongStateError,
     )
     from queuectl.job import Job
@@ -53,6 +54,7 @@ __all__ = [
     "StoreFullError",
     "StoreGoneError",
     "StoreLockedError",
+    "WaitTimeoutError",
     "WrongStateError",
     "__version__",
 ]

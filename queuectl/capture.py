@@ -9,15 +9,53 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from typing import Optional
+import re
+from typing import NamedTuple, Optional
 
 from queuectl import machine
 
 _CHUNK = 1 << 16  # bytes copied at once
 _TAIL = 4096  # bytes among which the last line of output is searched
 _LINE = 200  # characters that are kept of it
-_MARKER = 56  # bytes of the line that tells what was cut
 _ROUNDS = 8  # looks at what a job wrote while its output is being cut
+
+MARKER = 56
+"""The bytes of the line that tells what was cut, with the newline before it."""
+
+_CUT = re.compile(rb"\n--- (\d+) bytes cut by queuectl -*\n")
+
+
+class Cut(NamedTuple):
+    """What the line tells that stands where the middle of an output was cut out.
+
+    Attributes:
+        at: its offset.
+        size: how many bytes were cut out there so far.
+    """
+
+    at: int
+    size: int
+
+
+def find_cut(fd: int) -> Optional[Cut]:
+    """Find out what was cut out of the middle of a file."""
+    size = os.fstat(fd).st_size
+    # It is a quarter of the limit; the file has twice that or more, and a job that writes fast can
+    # make it longer than the limit for a moment.
+    at, stop = max(size // 8 - MARKER, 0), size // 2 + MARKER
+    while at < stop:
+        data = os.pread(fd, _CHUNK, at)
+        found = last_cut(data, at)
+        if found is not None or len(data) <= MARKER:
+            return found
+        at += len(data) - MARKER
+    return None
+
+
+def last_cut(data: bytes, offset: int) -> Optional[Cut]:
+    """Find the last line that tells of a cut in bytes from this offset of a file."""
+    cuts = [match for match in _CUT.finditer(data) if len(match[0]) == MARKER]
+    return Cut(offset + cuts[-1].start(), int(cuts[-1][1])) if cuts else None
 
 
 class Capture:
@@ -77,7 +115,7 @@ class Capture:
         if self.limit is None or size <= self.limit:
             return size
         quarter = self.limit // 4
-        room = min(_MARKER, self.limit - 2 * quarter)
+        room = min(MARKER, self.limit - 2 * quarter)
         try:
             copied, end = 0, quarter + room
             for _ in range(_ROUNDS):
@@ -90,7 +128,7 @@ class Capture:
             os.ftruncate(self._fd, end)
             self._cut += max(size - self._marker - (end - room), 0)
             self._marker = room
-            text = f"\n--- {self._cut} bytes cut by queuectl ".ljust(_MARKER - 1, "-") + "\n"
+            text = f"\n--- {self._cut} bytes cut by queuectl ".ljust(MARKER - 1, "-") + "\n"
             os.pwrite(self._fd, text.encode()[:room], quarter)
         except OSError:
             # No room to copy to, or a bad disk: the job goes on, and only the beginning is left.

@@ -5,6 +5,7 @@
     │   ├── NotFoundError            no job has this id
     │   ├── AmbiguousIdError         several jobs begin with this prefix
     │   ├── DuplicateIdError         a job with this id exists
+    │   ├── KeyTakenError            another job has this unique key
     │   ├── WrongStateError          the job's state does not allow it
     │   └── ConflictError            the job changed since it was read
     │       └── ClaimLostError       the claim under which it was run is over
@@ -15,7 +16,8 @@
     │   ├── StoreFullError           no room on the disk (or over a limit of size)
     │   └── OutcomeUnknownError      written, but the disk did not confirm it
     ├── DamagedError             4   the store holds bytes that nobody wrote
-    └── StoreLockedError        75   another process holds the lock for too long
+    ├── StoreLockedError        75   another process holds the lock for too long
+    └── WaitTimeoutError       124   the time to wait for jobs is over
 
 Anything else that escapes is a bug: the CLI lets its traceback through and exits with 70.
 """
@@ -170,3 +172,19 @@ class StoreLockedError(QueueError):
     """Another process has held the store's lock for longer than anybody should wait."""
 
     exit_code = 75
+
+
+class WaitTimeoutError(QueueError):
+    """The time to wait for jobs is over, and they are not.
+
+    Args:
+        left: how many have not ended.
+        timeout: how long they were waited for, in seconds.
+    """
+
+    exit_code = 124
+
+    def __init__(self, left: int, timeout: float) -> None:
+        jobs = "1 job has" if left == 1 else f"{left} jobs have"
+        super().__init__(f"{jobs} not ended after {timeout:g} seconds")
+        self.left = left

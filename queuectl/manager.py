@@ -8,8 +8,20 @@ is no longer so.
 from __future__ import annotations
 
 import contextlib
+import os
 from itertools import islice
-from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+)
 
 from queuectl import changes, clock
 from queuectl import job as rules
@@ -22,17 +34,20 @@ from queuectl.errors import (
     InvalidValueError,
     NotFoundError,
     QueueError,
+    RequestError,
     WrongStateError,
 )
 from queuectl.family import is_kept
 from queuectl.filter import DEAD_JOBS, EVERY_JOB, JobFilter
 from queuectl.job import WAITING, Job, JobState
 from queuectl.newjob import NewJob
+from queuectl.outputs import open_output, why_none
 from queuectl.queues import QueueRule, read_rules, rule_changes
 from queuectl.reasons import Reason, reasons
 from queuectl.retry import RetryPolicy
 from queuectl.store.base import Counts, Lost, Member, Notice, Store
 from queuectl.values import validate_id, validate_queue
+from queuectl.waiting import until_over
 
 _PREFIX_LENGTH = 4
 _CANDIDATES = 5
@@ -183,6 +198,50 @@ class QueueManager:
             return self.store.select(wanted.states, limit)
         found = filter(wanted.takes, self.store.select(wanted.states))
         return islice(found, limit)
+
+    def wait(self, job_ids: Sequence[str], timeout: Optional[float] = None) -> List[Job]:
+        """Wait until jobs have ended: completed, dead or cancelled.
+
+        Args:
+            job_ids: which.
+            timeout: for how many seconds at the most; none for as long as it takes.
+
+        Returns:
+            The jobs as they were when they had ended, in the order of the ids.
+
+        Raises:
+            NotFoundError, AmbiguousIdError: an id is none, or that of a job purged meanwhile.
+            WaitTimeoutError: the time is over.
+        """
+        jobs = [self.find(job_id) for job_id in job_ids]
+        ended: Dict[str, Job] = {}
+        for job_id, job in until_over(self.store, {job.id: job.seq for job in jobs}, timeout):
+            if job is None:
+                raise NotFoundError(job_id)
+            ended[job_id] = job
+        return [ended[job.id] for job in jobs]
+
+    def logs(self, job_id: str, run: Optional[int] = None) -> BinaryIO:
+        """Open what a job printed, also while it runs.
+
+        Args:
+            job_id: which.
+            run: of which run; the newest that printed anything by default.
+
+        Returns:
+            A file of bytes as they were printed, to read, to iterate over its lines, and to be
+            closed by the caller.
+
+        Raises:
+            NotFoundError, AmbiguousIdError: the id is none.
+            RequestError: there is no output.
+            StoreError: it cannot be read.
+        """
+        job = self.find(job_id)
+        found = open_output(self.store, job, run)
+        if found is None:
+            raise RequestError(why_none(job, run))
+        return os.fdopen(found.fd, "rb")
 
     def counts(self) -> Counts:
         """Return how many jobs there are in each state."""

@@ -44,7 +44,7 @@ GROUPS = [path for path, command in ALL.items() if isinstance(command, click.Gro
 def test_every_command_is_there() -> None:
     assert list(ALL) == [
         "queuectl", "queuectl enqueue", "queuectl start", "queuectl stop", "queuectl status",
-        "queuectl list", "queuectl show", "queuectl logs", "queuectl doctor",
+        "queuectl list", "queuectl show", "queuectl logs", "queuectl wait", "queuectl doctor",
         "queuectl export", "queuectl import", "queuectl config",
         "queuectl config get", "queuectl config list", "queuectl config reset",
         "queuectl config set", "queuectl dlq", "queuectl dlq list", "queuectl dlq purge",

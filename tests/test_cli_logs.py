@@ -111,7 +111,7 @@ def test_a_file_of_the_worker_that_is_another_jobs_by_now(cli: Cli) -> None:
 
 def test_a_run_that_ends_between_looking_and_opening(cli: Cli) -> None:
     """Move the file and save the job again and again, while others look: all see whole outputs."""
-    from queuectl.cli.outputs import open_output
+    from queuectl.outputs import open_output
 
     with queue_of(cli) as queue, queue_of(cli) as other:
         queue.enqueue("x", id="job")
@@ -122,7 +122,7 @@ def test_a_run_that_ends_between_looking_and_opening(cli: Cli) -> None:
 
         def look() -> None:
             while not over.is_set():
-                found = open_output(other, other.find("job"))
+                found = open_output(other.store, other.find("job"))
                 if found is not None:
                     seen.append((found.run, os.read(found.fd, 100)))
                     os.close(found.fd)
@@ -136,7 +136,7 @@ def test_a_run_that_ends_between_looking_and_opening(cli: Cli) -> None:
                 keep(queue.store.spool(WORKER), b"run %d" % number)
                 os.makedirs(os.path.dirname(queue.store.kept_output("job", 1)), exist_ok=True)
                 os.rename(queue.store.spool(WORKER), queue.store.kept_output("job", number))
-                queue.store.save([queue.conclude(job, None, None, True)], durable=False)
+                queue.store.save([queue.conclude(job, None, interrupted=True)], durable=False)
         finally:
             over.set()
             looker.join()

@@ -43,7 +43,7 @@ def run(
     job = claim(queue)
     if output:
         keep(queue.store.kept_output(job.id, job.runs), output)
-    done = queue.conclude(job, error, 1 if error else 0, interrupted)
+    done = queue.conclude(job, error, 1 if error else 0, interrupted=interrupted)
     queue.store.save([done])
     return done
 

@@ -29,6 +29,7 @@ _SECTIONS = {
         "list": "queuectl.cli.jobs:list_jobs",
         "show": "queuectl.cli.jobs:show",
         "logs": "queuectl.cli.logs:logs",
+        "wait": "queuectl.cli.wait:wait",
     },
     "Jobs that are there": {
         "cancel": "queuectl.cli.changes:cancel",

@@ -16,7 +16,7 @@ from queuectl.clock import format_duration
 from queuectl.config import Settings
 from queuectl.events import Event, EventKind
 from queuectl.job import Job
-from queuectl.render import elapsed, short_id, to_json, width_of
+from queuectl.render import Screen, elapsed, short_id, to_json, width_of
 from queuectl.store.base import Counts
 
 _ROUTINE = (EventKind.STARTED, EventKind.COMPLETED)
@@ -123,14 +123,23 @@ class Reporter:
         return _STORIES[_kind_for_job(event)](event.job, event)
 
     def _say(self, lines: Lines, words: Words) -> None:
-        screen = lines.screen
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        line = f"[{now}] {screen.say(words.symbol, screen.text(words.text))}"
-        if words.job is not None:
-            rest = screen.text(words.rest)
-            room = screen.width - width_of(line) - width_of(rest)
-            line += screen.cut(screen.text(words.job.command), max(room, _LEAST_COMMAND)) + rest
-        lines.write(line)
+        lines.write(_line(f"[{now}] ", words, lines.screen))
+
+
+def in_one_line(event: Event, screen: Screen) -> str:
+    """Tell of an event that is about a job."""
+    assert event.job is not None
+    return _line("", _STORIES[_kind_for_job(event)](event.job, event), screen)
+
+
+def _line(start: str, words: Words, screen: Screen) -> str:
+    line = start + screen.say(words.symbol, screen.text(words.text))
+    if words.job is not None:
+        rest = screen.text(words.rest)
+        room = screen.width - width_of(line) - width_of(rest)
+        line += screen.cut(screen.text(words.job.command), max(room, _LEAST_COMMAND)) + rest
+    return line
 
 
 def _kind_for_job(event: Event) -> str:

@@ -11,7 +11,7 @@ import click
 from queuectl import clock
 from queuectl.cli import output
 from queuectl.cli.command import Command, Session, checked, pass_session
-from queuectl.cli.outputs import Output, open_output, tail
+from queuectl.cli.outputs import tail
 from queuectl.cli.selection import label_option, parse_age, parse_states, queue_option
 from queuectl.cli.told import print_array
 from queuectl.clock import format_duration
@@ -20,6 +20,7 @@ from queuectl.errors import InvalidValueError
 from queuectl.filter import JobFilter
 from queuectl.job import DEFAULTS, OPTIONAL_FIELDS, SHOWN_FIELDS, Job, JobState
 from queuectl.manager import QueueManager
+from queuectl.outputs import Output, open_output
 from queuectl.reasons import Reason, ReasonKind
 from queuectl.render import Screen, elapsed, job_row, local_time, short_id, to_json
 from queuectl.text import as_utf8
@@ -193,7 +194,7 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
     with session.open() as manager:
         job = manager.find(job_id)
         reasons = manager.waiting_for(job)
-        found = open_output(manager, job)
+        found = open_output(manager.store, job)
         try:
             if session.json:
                 path = None if found is None else as_utf8(found.path)

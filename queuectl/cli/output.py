@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import threading
 from typing import Iterator, Optional, TextIO
@@ -86,6 +87,15 @@ def flush() -> None:
     """Hand on what was written; raises what `write` does."""
     with writing():
         sys.stdout.flush()
+
+
+def check_reader() -> None:
+    """Raise BrokenPipeError if whoever read standard output from a pipe has gone."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+        if any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise BrokenPipeError
 
 
 def notice(text: str) -> None:

@@ -2,35 +2,61 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, List, Optional
 
 import click
 
 from queuectl import clock
 from queuectl.cli import output
-from queuectl.cli.command import Command, Session, pass_session
+from queuectl.cli.command import Command, Session, checked, pass_session
+from queuectl.errors import InvalidValueError
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.render import Screen, elapsed, short_id, to_json
 from queuectl.store.base import Counts, Member
 from queuectl.text import as_utf8
 
-_RULE = "=" * 40
+RULE = "=" * 40
+_LEAST_INTERVAL = 0.1
+
+
+def _parse_interval(text: str) -> float:
+    seconds = clock.parse_duration(text)
+    if seconds < _LEAST_INTERVAL:
+        raise InvalidValueError(f"{text} is less than {_LEAST_INTERVAL} seconds")
+    return seconds
 
 
 @click.command(cls=Command, short_help="Count the jobs, and tell what the workers do.")
+@click.option(
+    "--watch",
+    "interval",
+    metavar="[SECONDS]",
+    is_flag=False,
+    flag_value="2",
+    callback=checked(_parse_interval),
+    help="Show it at a terminal until Ctrl-C, drawn anew each 2 seconds, or as often as is said.",
+)
 @pass_session
-def status(session: Session) -> None:
+def status(session: Session, interval: Optional[float]) -> None:
     """Count the jobs in each state, and tell what the workers do.
 
     Scheduled jobs are a part of the pending ones: their time has not come yet.
     Failed jobs wait for their next attempt; those that used up all of them are
     in the DLQ.
 
+    With --watch it also tells how many jobs complete in a second and in a minute,
+    what runs, what failed last, and which queues are paused. Ctrl-C leaves it,
+    with exit code 0 and the terminal as it was.
+
     Example:
       queuectl status
       queuectl status --json
     """
+    if interval is not None:
+        _watch(session, interval)
+        return
     with session.open() as manager:
         counts = manager.counts()
         scheduled = manager.scheduled(counts)
@@ -49,6 +75,17 @@ def status(session: Session) -> None:
             output.line(screen.paint("no workers running: queuectl start", "yellow"))
 
 
+def _watch(session: Session, interval: float) -> None:
+    if session.json:
+        raise click.UsageError("--watch has no JSON form: call queuectl status --json as often")
+    if not output.is_terminal() or os.environ.get("TERM", "dumb") == "dumb":
+        raise click.UsageError("--watch needs a terminal: use watch, or queuectl status --json")
+    from queuectl.cli.live import Live
+
+    with session.open() as manager:
+        Live(manager, interval).run()
+
+
 def _record(
     manager: QueueManager, counts: Counts, scheduled: int, workers: List[Member]
 ) -> Dict[str, Any]:
@@ -62,7 +99,8 @@ def _record(
     }
 
 
-def _print_counts(screen: Screen, counts: Counts) -> None:
+def count_lines(screen: Screen, counts: Counts) -> List[str]:
+    """Write the counts, a line a state."""
     lines = [
         ("🟡", "Pending", counts.pending),
         ("🟠", "Processing", counts.processing),
@@ -72,12 +110,19 @@ def _print_counts(screen: Screen, counts: Counts) -> None:
         ("🚫", "Cancelled", counts.cancelled),
         ("📦", "Total", counts.total),
     ]
+    return [
+        screen.say(symbol, f"{label}: {count}")
+        for symbol, label, count in lines
+        if count or label != "Cancelled"
+    ]
+
+
+def _print_counts(screen: Screen, counts: Counts) -> None:
     output.line(screen.paint(screen.say("📊", "QueueCTL System Status"), bold=True))
-    output.line(_RULE)
-    for symbol, label, count in lines:
-        if count or label != "Cancelled":
-            output.line(screen.say(symbol, f"{label}: {count}"))
-    output.line(_RULE)
+    output.line(RULE)
+    for line in count_lines(screen, counts):
+        output.line(line)
+    output.line(RULE)
 
 
 def _print_workers(screen: Screen, manager: QueueManager, workers: List[Member]) -> None:

@@ -92,6 +92,41 @@ class Lost(NamedTuple):
     job: Optional[Job]
 
 
+class Activity(NamedTuple):
+    """What a store's jobs do at the moment.
+
+    Attributes:
+        running: the jobs that are processing, by when they were started.
+        failures: those that failed or are dead and changed last, the newest first.
+    """
+
+    running: List[Job]
+    failures: List[Job]
+
+
+class Watch(abc.ABC):
+    """Some jobs, for one who looks at them again and again; a context that closes it."""
+
+    @abc.abstractmethod
+    def look(self) -> Iterator[Tuple[str, Optional[Job]]]:
+        """Yield the ids of those that changed since the last look, with the jobs as they stand now.
+
+        At first it yields all. Nothing stands for a job that was purged or never was; another `seq`
+        for one whose id was given to another. One that did not change may be among them. A look
+        costs what was committed since, and takes no lock.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the store."""
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
 class Store(abc.ABC):
     """Keeps jobs, settings, output and the list of those who work on them."""
 
@@ -127,6 +162,21 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def dump(self) -> Tuple[int, Iterator[Job]]:
         """Return how many jobs there are, and all of them, oldest first, from one snapshot."""
+
+    @abc.abstractmethod
+    def watch(self, job_ids: Collection[str]) -> Watch:
+        """Begin to watch these jobs."""
+
+    @abc.abstractmethod
+    def activity(self, failures: int) -> Activity:
+        """Return what is running, and so many of the newest failures.
+
+        The first call costs a look at all jobs, a later one what was committed since.
+        """
+
+    @abc.abstractmethod
+    def completions(self) -> int:
+        """Return how often a job has ever completed: also a purge does not take from it."""
 
     @abc.abstractmethod
     def counts(self) -> Counts:

@@ -40,7 +40,7 @@ from queuectl.errors import (
 from queuectl.job import Job, JobState
 from queuectl.queues import Rules, closed_queues, is_rule, read_rules
 from queuectl.store import creation, settings_file
-from queuectl.store.base import Counts, Lost, Member, Notice, Store
+from queuectl.store.base import Activity, Counts, Lost, Member, Notice, Store, Watch
 from queuectl.store.disk import failure
 from queuectl.store.folder import StoreFolder
 from queuectl.store.jobfile import JobFile
@@ -49,6 +49,7 @@ from queuectl.store.lock import StoreLock
 from queuectl.store.members import Members
 from queuectl.store.record import from_line, none_if_purged, purged_line, to_line
 from queuectl.store.rewrite import is_worthwhile, rewrite
+from queuectl.store.watch import FileActivity, FileWatch
 from queuectl.store.watched import NOTHING, Watched
 from queuectl.values import DEFAULT_QUEUE
 
@@ -85,11 +86,14 @@ class FileStore(Store):
         self._rules: Rules = {}
         self._rules_of: Optional[Dict[str, str]] = None
         self._held: Optional[Tuple[Journal, int, Job]] = None
+        self._activity: Optional[FileActivity] = None
         self._synced_state: Optional[Tuple[Tuple[int, int], int]] = None
         self._synced_at = 0.0
 
     def close(self) -> None:
         self._file.close()
+        if self._activity is not None:
+            self._activity.close()
         self._lock.close()
         self._members.forget()
 
@@ -141,6 +145,17 @@ class FileStore(Store):
 
     def dump(self) -> Tuple[int, Iterator[Job]]:
         return self._file.read(lambda snapshot: snapshot.dump())
+
+    def watch(self, job_ids: Collection[str]) -> Watch:
+        return FileWatch(self._another_file(), job_ids)
+
+    def activity(self, failures: int) -> Activity:
+        if self._activity is None:
+            self._activity = FileActivity(self._another_file())
+        return self._activity.look(failures)
+
+    def completions(self) -> int:
+        return int(self._file.tail().meta["done"])
 
     def counts(self) -> Counts:
         return Counts(**self._file.tail().meta["counts"])
@@ -495,6 +510,10 @@ class FileStore(Store):
             )
             raise ClaimLostError(job.id) if over and job.runs else ConflictError(job.id)
         return current
+
+    def _another_file(self) -> JobFile:
+        """The job file, opened once more, to be at another place in it."""
+        return JobFile(self._folder, self._lock, self._notice)
 
     def _queue_rules(self) -> Rules:
         stored = self.settings()

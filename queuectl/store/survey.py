@@ -23,7 +23,7 @@ from queuectl.soundness import check_fit, to_record
 from queuectl.store.audit import Audit, Range, audit
 from queuectl.store.journal import REASON, SHORTER, Commit, is_content, parse_commit
 from queuectl.store.look import LONGEST_LINE, History, Look, blocks
-from queuectl.store.record import HEADS, PURGED, purged_line, to_line
+from queuectl.store.record import HEADS, PURGED, from_line, purged_line, to_line
 
 _DELAYED = "delayed"
 _STATES = ("", *JobState.ALL, _DELAYED, PURGED)
@@ -34,7 +34,7 @@ _HEAD = re.compile(rb'.{0,3}"id":"([A-Za-z0-9._-]{1,64})"(?:,"seq":(\d{1,15}),)?
 _SEQ_LIMIT = 1 << 53
 _NEAR = 1 << 16
 _WOULD_RUN = (JobState.PENDING, _DELAYED, JobState.FAILED, JobState.PROCESSING)
-_RUN = ("command", "cwd", "timeout")
+_RUN = ("command", "cwd", "timeout", "shell", "env")
 _PURGED_JOB = Job("", "", PURGED, 0, 0, "", "", rev=_SEQ_LIMIT).__dict__
 """What a line that takes a job out of the store does not tell."""
 
@@ -336,7 +336,8 @@ class Survey:
             self.fragments.append(Fragment(source, at, job.id, None))
             return str(before["id"])
         elif "rev" in before and before["rev"] < job.rev:
-            is_same = all(before.get(name) == getattr(job, name) for name in _RUN)
+            older = from_line(self.line(known))
+            is_same = all(getattr(older, name) == getattr(job, name) for name in _RUN)
             self._put(job.seq, place._replace(held=known.held or not is_same))
         return job.id
 

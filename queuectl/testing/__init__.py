@@ -17,7 +17,16 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"queuectl.testing.{part}"
-        for part in ("claims", "common", "dependencies", "jobs", "keys", "members", "queues")
+        for part in (
+            "claims",
+            "common",
+            "dependencies",
+            "jobs",
+            "keys",
+            "members",
+            "queues",
+            "watching",
+        )
     )
 )
 

@@ -297,23 +297,23 @@ class ClaimContract(Fixtures):
         other = reopen()
         add(store, "a", "b", "c")
         held = claim_one(store)
-        assert not store.changed(held)
+        assert store.current(held) == held
         claim_one(other, worker="w2")
         add(other, "d")
         for _ in range(2):
             other.rewrite()
-            assert not store.changed(held)
+            assert store.current(held) == held
         other.save([rules.cancel(held, NOW)])
-        assert store.changed(held)
+        assert store.current(held) != held
         other.rewrite()
-        assert store.changed(held)
+        assert store.current(held) != held
         ended = rules.fail(current(store, "a"), NOW, "Ended", 0)
         second = claim_one(store, done=ended)
-        assert not store.changed(second)
+        assert store.current(second) == second
         other.remove([second])
-        assert store.changed(second)
+        assert store.current(second) != second
         other.rewrite()
-        assert store.changed(second)
+        assert store.current(second) != second
 
     def test_the_claims_of_a_process_end_independently(self, store: Store) -> None:
         """It may hold several, and report them in any order."""

@@ -8,10 +8,17 @@ from queuectl.testing.jobs import JobContract
 from queuectl.testing.keys import KeyContract
 from queuectl.testing.members import MemberContract
 from queuectl.testing.queues import QueueContract
+from queuectl.testing.watching import WatchContract
 
 
 class StoreContract(
-    JobContract, ClaimContract, QueueContract, DependencyContract, KeyContract, MemberContract
+    JobContract,
+    ClaimContract,
+    QueueContract,
+    DependencyContract,
+    KeyContract,
+    MemberContract,
+    WatchContract,
 ):
     """Every store must pass this; a subclass provides the fixtures `store` and `reopen`.
 

@@ -249,7 +249,7 @@ class DependencyContract(Fixtures):
             with pytest.raises(ConflictError) as caught:
                 act()
             assert not isinstance(caught.value, ClaimLostError)
-        assert store.changed(held)
+        assert store.current(held) != held
         assert claim(other) is None
         known = current(store, "parent")
         assert known.dependents == 1

@@ -29,7 +29,7 @@ from queuectl.config import MAX_WORKERS
 from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError, KeyTakenError
 from queuectl.job import Job, JobState
 from queuectl.queues import closed_queues, is_rule, read_rules
-from queuectl.store.base import Counts, Lost, Member, Store
+from queuectl.store.base import Activity, Counts, Lost, Member, Store, Watch
 from queuectl.values import DEFAULT_QUEUE
 
 
@@ -39,6 +39,7 @@ class _Shared:
     def __init__(self) -> None:
         self.jobs: Dict[str, Job] = {}
         self.last_seq = 0
+        self.completions = 0
         self.settings: Dict[str, str] = {}
         self.members: Dict[str, Member] = {}
         # Whose each member is, and whose each dead one that somebody rescues.
@@ -95,6 +96,21 @@ class MemoryStore(Store):
     def dump(self) -> Tuple[int, Iterator[Job]]:
         found = self._oldest_first()
         return len(found), iter(found)
+
+    def watch(self, job_ids: Collection[str]) -> Watch:
+        return _MemoryWatch(self._shared, job_ids)
+
+    def activity(self, failures: int) -> Activity:
+        jobs = self._shared.jobs.values()
+        running = [job for job in jobs if job.state == JobState.PROCESSING]
+        failed = [job for job in jobs if job.state in (JobState.FAILED, JobState.DEAD)]
+        return Activity(
+            sorted(running, key=lambda job: (job.started_at, job.seq)),
+            sorted(failed, key=lambda job: (job.updated_at, job.seq), reverse=True)[:failures],
+        )
+
+    def completions(self) -> int:
+        return self._shared.completions
 
     def counts(self) -> Counts:
         return _counts(self._shared.jobs.values())
@@ -357,6 +373,10 @@ class MemoryStore(Store):
                     raise KeyTakenError(job.unique, holder)
 
     def _put(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            before = self._shared.jobs.get(job.id)
+            if job.state == JobState.COMPLETED and (before is None or before.state != job.state):
+                self._shared.completions += 1
         self._shared.jobs.update((job.id, job) for job in jobs)
         queue_rules = read_rules(self._shared.settings)
         # One that ends makes room in its queue.
@@ -398,6 +418,23 @@ class MemoryStore(Store):
     def _claimed_by(self, worker: str) -> Optional[Job]:
         held = (job for job in self._shared.jobs.values() if job.worker == worker)
         return next(held, None)
+
+
+class _MemoryWatch(Watch):
+    """Some jobs, each compared with what it was."""
+
+    def __init__(self, shared: _Shared, job_ids: Collection[str]) -> None:
+        self._shared = shared
+        self._seen: Dict[str, object] = dict.fromkeys(job_ids, ...)
+
+    def look(self) -> Iterator[Tuple[str, Optional[Job]]]:
+        now = {job_id: self._shared.jobs.get(job_id) for job_id in self._seen}
+        changed = {job_id: job for job_id, job in now.items() if job is not self._seen[job_id]}
+        self._seen.update(now)
+        return iter(changed.items())
+
+    def close(self) -> None:
+        pass
 
 
 def _is_due(job: Job, now: float, horizon: float) -> bool:

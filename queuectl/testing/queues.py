@@ -6,7 +6,7 @@ import os
 from typing import Any, Callable, Dict, Optional
 
 from queuectl import job as rules
-from queuectl.queues import QueueRule, changes
+from queuectl.queues import rule_changes
 from queuectl.store.base import Counts, Member, Store
 from queuectl.testing.common import (
     HORIZON,
@@ -29,7 +29,7 @@ MS = 0.001
 
 def rule(store: Store, queue: str, concurrency: Optional[int] = None, paused: bool = False) -> None:
     """Set the rule of a queue."""
-    store.configure(changes(queue, QueueRule(concurrency, paused)))
+    store.configure(rule_changes(queue, {"concurrency": concurrency, "paused": paused}))
 
 
 class QueueContract(Fixtures):
