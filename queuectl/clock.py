@@ -3,7 +3,7 @@
 Instants have one fixed width (`2025-11-09T17:01:37.123Z`, always UTC, always milliseconds), so that
 they sort as text. Inside the program an instant is a float of seconds since the epoch. A rule never
 reads the clock: it is given `now`. Conversion rounds down to the millisecond and back exactly, so
-an instant never moves by being stored.
+an instant never moves by being stored. Only what a user asks for is rounded up, never to be early.
 """
 
 from __future__ import annotations
@@ -12,13 +12,24 @@ import functools
 import math
 import re
 import time
-from datetime import datetime
+from datetime import date, datetime, timedelta, timezone
+from typing import Match
 
 from queuectl.errors import InvalidValueError
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([smhd]?)", re.ASCII)
+_CLOCK = re.compile(r"(\d?\d):(\d\d)", re.ASCII)
+_WHEN = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)"
+    r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
+    r"(?: ?(?:(Z)|([+-]\d\d)(?::?([0-5]\d))?))?)?",
+    re.ASCII,
+)
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{3})Z", re.ASCII)
+
+# What the text of an instant can hold.
+_LAST_INSTANT = 253_402_300_799.999  # 9999-12-31T23:59:59.999Z
 
 # A century: longer than any job waits, short enough that an instant plus it stays a four-digit
 # year.
@@ -39,8 +50,8 @@ def to_iso(instant: float) -> str:
     Args:
         instant: seconds since the epoch.
     """
-    # The half microsecond makes up for binary fractions: 0.123 must not become .122.
-    milliseconds = int(instant * 1000 + 0.0005)
+    # Two units in the last place make up for binary fractions: 0.123 must not become .122.
+    milliseconds = int(instant * 1000 * (1 + 2**-51))
     text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
     return f"{text}.{milliseconds % 1000:03d}Z"
 
@@ -87,3 +98,67 @@ def format_duration(seconds: float) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{int(seconds // size)}{unit}"
     return f"{seconds:.3f}".rstrip("0").rstrip(".") + "s"
+
+
+def parse_when(text: str, now: float) -> float:
+    """Read the instant that a user names, in seconds since the epoch, to the millisecond.
+
+    It is either ISO 8601: a date, and behind `T` or a space a time of day, whose seconds and their
+    fraction may be left out, as may its zone (`Z`, `+02:00`, `+0200` or `+02`). A date alone means
+    its midnight. Or it is `HH:MM`: the next one, tomorrow's in that minute and behind it. Without a
+    zone it is local time, as in `TZ`:
+
+    - a time that the clock leaves out in spring is that much later: where 02:00 is followed by
+      03:00, 02:30 means 03:30 (as with `fold=0` in PEP 495);
+    - a time that the clock shows twice in autumn is the first of both; as `HH:MM`, the second if
+      the first is over, but the clock shows an earlier time again.
+
+    It is never an instant before the one that was named: a part of a millisecond is rounded up.
+
+    Args:
+        text: as above.
+        now: the current time, in seconds since the epoch; only `HH:MM` depends on it.
+
+    Raises:
+        InvalidValueError: not in one of these forms, or not between the years 1970 and 9999.
+    """
+    text = text.strip()
+    moment, of_day = _WHEN.fullmatch(text), _CLOCK.fullmatch(text)
+    try:
+        if moment is not None:
+            instant = _instant_of(moment)
+        elif of_day is not None:
+            instant = _next_local(int(of_day[1]), int(of_day[2]), now)
+        else:
+            raise ValueError
+    except (ValueError, OverflowError, OSError):
+        # The last two come from the system's own calendar, which ends somewhere.
+        raise InvalidValueError(
+            f"{text!r} is not a time such as 2026-01-02T03:04:05Z, "
+            "'2026-01-02 03:04' (local time) or 17:30 (the next one)"
+        ) from None
+    if not 0 <= instant <= _LAST_INSTANT:
+        raise InvalidValueError(f"{text!r} is not between the years 1970 and 9999")
+    return instant
+
+
+def _instant_of(moment: Match[str]) -> float:
+    year, month, day, hour, minute, second = (int(part or 0) for part in moment.groups()[:6])
+    fraction, utc, hours, minutes = moment.groups()[6:]
+    zone = timezone.utc if utc else None
+    if hours is not None:
+        zone = timezone(timedelta(hours=int(hours), minutes=int(f"{hours[0]}{minutes or 0}")))
+    seconds = datetime(year, month, day, hour, minute, second, tzinfo=zone).timestamp()
+    digits = (fraction or "").ljust(3, "0")
+    milliseconds = int(digits[:3]) + (digits[3:].strip("0") != "")
+    return (int(seconds) * 1000 + milliseconds) / 1000
+
+
+def _next_local(hour: int, minute: int, now: float) -> float:
+    here = time.localtime(math.floor(now))
+    day = date(here.tm_year, here.tm_mon, here.tm_mday)
+    if (hour, minute) <= (here.tm_hour, here.tm_min):
+        day += timedelta(days=1)
+    first = datetime(day.year, day.month, day.day, hour, minute)  # noqa: DTZ001  # It is local.
+    instant = first.timestamp()
+    return instant if instant > now else first.replace(fold=1).timestamp()
