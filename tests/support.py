@@ -17,6 +17,7 @@ import json
 import os
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -27,6 +28,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, TypeVar, Union
+
+import pytest
 
 T = TypeVar("T")
 Word = Union[str, bytes, Path]
@@ -42,6 +45,12 @@ _ESCAPE = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[()][0-9A-B]|[=>78cDEHM])"
 )
 _UNFINISHED = re.compile(r"(?:\r|\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*\x1b?|[()])?)\Z")
+
+
+def need(program: str) -> None:
+    """Skip the test, by name, if a program is missing; but not where `TOOLS_REQUIRED` is set."""
+    if shutil.which(program) is None and not os.environ.get("TOOLS_REQUIRED"):
+        pytest.skip(f"{program} is not installed")
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 10.0, what: str = "the condition") -> T:

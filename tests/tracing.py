@@ -2,7 +2,7 @@
 
 It is attached to a forked child that waits for it, so what is traced and counted is what the child
 was asked to do, and not the start of a Python. Where strace is missing, or may not attach, the
-tests that need it are skipped by name; but not where `STRACE_REQUIRED` is set, as `.ci/run` does.
+tests that need it are skipped by name; but not where `TOOLS_REQUIRED` is set, as `.ci/run` does.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def trace(act: Callable[[], object], *options: str) -> Trace:
 @functools.lru_cache(maxsize=None)
 def missing() -> Optional[str]:
     """Why strace cannot be used here; nothing if it can, or must."""
-    if os.environ.get("STRACE_REQUIRED"):
+    if os.environ.get("TOOLS_REQUIRED"):
         return None
     if shutil.which("strace") is None:
         return "strace is not installed"

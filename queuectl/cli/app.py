@@ -37,6 +37,7 @@ _SECTIONS = {
     },
     "Configuration": {"config": "queuectl.cli.config:config"},
     "Dead letter queue": {"dlq": "queuectl.cli.dlq:dlq"},
+    "Shell and system": {"completion": "queuectl.cli.completion:completion"},
     "": {"worker": "queuectl.cli.workers:worker"},
 }
 
@@ -102,7 +103,9 @@ def call(words: Sequence[str]) -> int:
     if _COMPLETE in os.environ:
         from click.shell_completion import shell_complete
 
-        return shell_complete(queuectl, {}, "queuectl", _COMPLETE, os.environ[_COMPLETE])
+        return shell_complete(
+            queuectl, {"obj": Session()}, "queuectl", _COMPLETE, os.environ[_COMPLETE]
+        )
     try:
         with queuectl.make_context("queuectl", list(words), obj=Session()) as context:
             queuectl.invoke(context)

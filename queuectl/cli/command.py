@@ -5,13 +5,29 @@ from __future__ import annotations
 import contextlib
 import inspect
 from importlib import import_module
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 import click
+from click.types import StringParamType
 
 from queuectl.cli import output
 from queuectl.errors import InvalidValueError
 from queuectl.manager import QueueManager
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 T = TypeVar("T")
 Sections = Mapping[str, Mapping[str, str]]
@@ -62,6 +78,27 @@ def checked(
             raise click.BadParameter(str(error)) from error
 
     return callback
+
+
+class _Text(StringParamType):
+    """Text that the shell completes by what the parameter is called."""
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> List[CompletionItem]:
+        """Offer what can stand there."""
+        from queuectl.cli.completers import complete
+
+        return complete(ctx, param, incomplete)
+
+
+def _complete_by_name(parameters: Sequence[click.Parameter]) -> None:
+    for parameter in parameters:
+        if parameter.type is click.STRING:
+            parameter.type = _TEXT
+
+
+_TEXT = _Text()
 
 
 def _common_options() -> List[click.Parameter]:
@@ -125,6 +162,7 @@ class Command(click.Command):
         super().__init__(*args, **options)
         self.help = _keep_examples(self.help)
         self.params.extend(_common_options())
+        _complete_by_name(self.params)
 
     def parse_args(self, ctx: click.Context, args: List[str]) -> List[str]:
         """Parse the words behind its name."""
@@ -152,6 +190,7 @@ class Group(click.Group):
         super().__init__(*args, **options)
         self.help = _keep_examples(self.help)
         self.params.extend(_common_options())
+        _complete_by_name(self.params)
         self._sections = sections or {}
         self._places = {
             name: place for section in self._sections.values() for name, place in section.items()

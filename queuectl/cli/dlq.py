@@ -8,6 +8,7 @@ import click
 
 from queuectl.cli import output
 from queuectl.cli.command import Group, Session, help_if_bare, pass_session
+from queuectl.cli.completers import complete_dead
 from queuectl.cli.jobs import print_array
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
@@ -61,7 +62,7 @@ def _print_table(dead: List[Job]) -> None:
 
 
 @dlq.command("retry", short_help="Put dead jobs back into the queue.")
-@click.argument("job_ids", nargs=-1, metavar="ID...")
+@click.argument("job_ids", nargs=-1, metavar="ID...", shell_complete=complete_dead)
 @click.option("--all", "everything", is_flag=True, help="All dead jobs.")
 @pass_session
 def retry(session: Session, job_ids: Tuple[str, ...], everything: bool) -> None:
@@ -81,7 +82,7 @@ def retry(session: Session, job_ids: Tuple[str, ...], everything: bool) -> None:
 
 
 @dlq.command("purge", short_help="Delete dead jobs and what they printed.")
-@click.argument("job_ids", nargs=-1, metavar="ID...")
+@click.argument("job_ids", nargs=-1, metavar="ID...", shell_complete=complete_dead)
 @click.option("--all", "everything", is_flag=True, help="All dead jobs.")
 @pass_session
 def purge(session: Session, job_ids: Tuple[str, ...], everything: bool) -> None:
