@@ -48,7 +48,7 @@ def test_every_command_is_there() -> None:
         "queuectl export", "queuectl import", "queuectl config",
         "queuectl config get", "queuectl config list", "queuectl config reset",
         "queuectl config set", "queuectl dlq", "queuectl dlq list", "queuectl dlq purge",
-        "queuectl dlq retry", "queuectl completion", "queuectl worker",
+        "queuectl dlq retry", "queuectl completion", "queuectl service", "queuectl worker",
         "queuectl worker start", "queuectl worker stop",
     ]  # fmt: skip
 

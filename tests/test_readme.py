@@ -197,14 +197,14 @@ def test_cron_lines_work_in_the_bare_environment_of_cron(cli: Cli) -> None:
     assert len(entries) == 2
 
 
-def test_systemd_unit_outlasts_both_graces(cli: Cli) -> None:
-    from queuectl.config import SETTINGS
-
-    (block,) = blocks("ini")
-    unit = dict(re.findall(r"^(\w+)=(.*)$", block.text, re.MULTILINE))
-    assert unit["KillMode"] == "mixed"
-    graces = SETTINGS["shutdown_grace"].default + SETTINGS["kill_grace"].default
-    assert int(unit["TimeoutStopSec"]) > graces
+def test_lines_for_systemd_save_a_unit(cli: Cli) -> None:
+    (block,) = [block for block in blocks("sh") if "systemctl" in block.text]
+    script = re.sub(r"^(?:systemctl|loginctl) ", r"echo \g<0>", block.text, flags=re.MULTILINE)
+    environ = cli.environment({"HOME": str(cli.folder)})
+    subprocess.run(["bash", "-euc", script], env=environ, stdout=subprocess.DEVNULL, check=True)
+    unit = (cli.folder / ".config/systemd/user/queuectl.service").read_text(encoding="utf-8")
+    assert f"Environment=QUEUECTL_STORE={cli.store}\n" in unit
+    assert re.search(r"^ExecStart=/.*/queuectl start --count 2$", unit, re.MULTILINE)
 
 
 def test_json_example_is_json() -> None:

@@ -37,7 +37,10 @@ _SECTIONS = {
     },
     "Configuration": {"config": "queuectl.cli.config:config"},
     "Dead letter queue": {"dlq": "queuectl.cli.dlq:dlq"},
-    "Shell and system": {"completion": "queuectl.cli.completion:completion"},
+    "Shell and system": {
+        "completion": "queuectl.cli.completion:completion",
+        "service": "queuectl.cli.service:service",
+    },
     "": {"worker": "queuectl.cli.workers:worker"},
 }
 

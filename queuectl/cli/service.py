@@ -1,0 +1,133 @@
+"""`queuectl service`: workers of a store as a service of the user's own, under systemd.
+
+systemd reads a value in several passes: it takes `%` for a specifier, undoes quotes and
+backslashes, and in a command replaces `$`. A path comes out of all of them as it went in.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from typing import Optional
+
+import click
+
+from queuectl.cli import output
+from queuectl.cli.command import Command, Session, checked, pass_session
+from queuectl.config import MAX_WORKERS, Settings, parse_whole
+from queuectl.errors import NoStoreError, RequestError
+from queuectl.text import as_utf8
+
+# start needs some time itself, before the first grace and behind the second.
+_MARGIN = 15
+
+_PLAIN = re.compile(r"[A-Za-z0-9/._=:,@+-]+")
+
+# systemd takes no program whose path holds one of these, however it is quoted.
+_REFUSED = re.compile(r"[\x00-\x1f\x7f'\"\\]")
+
+_UNIT = """\
+# Workers of a QueueCTL store, as a service of your own. To save it and start it:
+#   mkdir -p ~/.config/systemd/user
+#   queuectl service > ~/.config/systemd/user/queuectl.service
+#   systemctl --user daemon-reload
+#   systemctl --user enable --now queuectl
+# To have it run while you are not logged in, from boot on:
+#   loginctl enable-linger
+# Do it again when queuectl, the store, your PATH, shutdown_grace or kill_grace has changed.
+
+[Unit]
+Description=QueueCTL workers
+
+[Service]
+{environment}
+ExecStart={command}
+# TERM goes to start alone, which lets the jobs finish for so long.
+KillMode=mixed
+TimeoutStopSec={patience}
+# A job that takes too much memory is not the end of all others.
+OOMPolicy=continue
+Restart=on-failure
+# Bad usage, and a store that cannot be used or is damaged, do not get better by themselves.
+RestartPreventExitStatus=2 3 4
+
+[Install]
+WantedBy=default.target
+"""
+
+
+@click.command(cls=Command, short_help="Print a systemd unit that runs workers of this store.")
+@click.option(
+    "--count",
+    metavar="N",
+    callback=checked(lambda text: parse_whole(text, 1, MAX_WORKERS)),
+    help="How many workers. Default: setting worker_count, as it is at each start.",
+)
+@pass_session
+def service(session: Session, count: Optional[int]) -> None:
+    """Print a systemd user unit that runs workers of this store.
+
+    It names the queuectl that prints it, the store and your PATH, for a service
+    has an environment of its own. Its first lines say where to save it, and how
+    to start it. Nothing is changed, and no store is made.
+
+    Example:
+      queuectl service
+      queuectl service --count 2 > queuectl.service
+    """
+    if session.json:
+        raise click.UsageError("service has no JSON form: it is a systemd unit")
+    from queuectl.store.opening import locate
+
+    variables = {"QUEUECTL_STORE": locate(session.store), "PATH": os.environ.get("PATH")}
+    unit = _UNIT.format(
+        environment="\n".join(
+            "Environment=" + _quoted(f"{name}={value}")
+            for name, value in variables.items()
+            if value
+        ),
+        command=_command(count),
+        patience=_patience(session),
+    )
+    # Whatever the locale: systemd reads UTF-8.
+    output.write_bytes(unit.encode("utf-8"))
+
+
+def _command(count: Optional[int]) -> str:
+    program = os.path.abspath(sys.argv[0])
+    words = [program]
+    if os.path.basename(program) == "__main__.py":
+        words = [sys.executable, "-m", "queuectl"]
+    words += ["start"] if count is None else ["start", "--count", str(count)]
+    if _REFUSED.search(words[0]):
+        words[:0] = ["/bin/sh", "-c", 'exec "$0" "$@"']
+    # In the path of the program, $ stands for itself.
+    return " ".join([_quoted(words[0]), *(_quoted(word).replace("$", "$$") for word in words[1:])])
+
+
+def _patience(session: Session) -> int:
+    """How long `start` may take to stop, in seconds, if nobody changes the settings."""
+    try:
+        with session.open() as manager:
+            stored = manager.store.settings()
+    except NoStoreError:
+        stored = {}
+    # Without the variables of this shell, which the service does not have.
+    settings = Settings(stored, {})
+    graces: float = settings["shutdown_grace"] + settings["kill_grace"]
+    return math.ceil(graces) + _MARGIN
+
+
+def _quoted(text: str) -> str:
+    text = as_utf8(text)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(f"systemd cannot be told of {text}: it is not UTF-8") from error
+    if _PLAIN.fullmatch(text):
+        return text
+    escaped = re.sub(r'(["\\])', r"\\\1", text.replace("%", "%%"))
+    plain = [one if one.isprintable() else f"\\U{ord(one):08x}" for one in escaped]
+    return f'"{"".join(plain)}"'
