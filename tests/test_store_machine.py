@@ -22,7 +22,7 @@ from queuectl import clock
 from queuectl import job as rules
 from queuectl.errors import RequestError, WrongStateError
 from queuectl.job import Job, JobState
-from queuectl.queues import QueueRule, changes
+from queuectl.queues import QueueRule, rule_changes
 from queuectl.store.base import Store
 from queuectl.store.file import FileStore
 from queuectl.store.journal import Journal
@@ -161,7 +161,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, queue=st.sampled_from(QUEUES), new=RULES)
     def set_rule(self, who: int, queue: str, new: QueueRule) -> None:
-        self.both(who, lambda store: store.configure(changes(queue, new)))
+        self.both(who, lambda store: store.configure(rule_changes(queue, new._asdict())))
 
     @rule(who=WHO, queues=SERVED)
     def claim(self, who: int, queues: Optional[List[str]]) -> None:
