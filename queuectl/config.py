@@ -15,7 +15,13 @@ from queuectl import clock
 from queuectl.errors import InvalidValueError
 from queuectl.retry import RetryPolicy
 from queuectl.text import as_utf8
-from queuectl.values import MAX_ATTEMPTS, MAX_BACKOFF_BASE, is_shell
+from queuectl.values import (
+    MAX_ATTEMPTS,
+    MAX_BACKOFF_BASE,
+    MAX_COMMAND_BYTES,
+    is_shell,
+    validate_command,
+)
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING")
 MAX_WORKERS = 1024
@@ -85,6 +91,16 @@ def _parse_shell(text: str) -> str:
     return text
 
 
+def _parse_hook(text: str) -> str:
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_COMMAND_BYTES:
+        raise InvalidValueError(f"{size} bytes are more than a shell can be given: give a script")
+    try:
+        return validate_command(text)
+    except InvalidValueError as error:
+        raise InvalidValueError(f"{text!r} is not a shell command") from error
+
+
 class Setting(NamedTuple):
     """One setting.
 
@@ -93,7 +109,7 @@ class Setting(NamedTuple):
         default: its value where nothing else is set.
         parse: text to value; raises InvalidValueError.
         format: value to the text that parses to it.
-        lifts: whether `none` is a value too, and means no limit.
+        lifts: whether `none` is a value too, and means no limit, or no command.
     """
 
     name: str
@@ -144,7 +160,11 @@ SETTINGS = _table(
     Setting("shutdown_grace", 30.0, *_DURATION),
     Setting("kill_grace", 5.0, *_DURATION),
     Setting("max_output", 16 << 20, parse_size, format_size, lifts=True),
+    Setting("keep_output", 1 << 30, parse_size, format_size, lifts=True),
     Setting("shell", "/bin/sh", _parse_shell),
+    Setting("on_complete", None, _parse_hook, lifts=True),
+    Setting("on_failed", None, _parse_hook, lifts=True),
+    Setting("on_dead", None, _parse_hook, lifts=True),
     Setting("log_level", "INFO", _parse_log_level),
 )
 

@@ -420,9 +420,9 @@ def edit(job: Job, now: float, run_at: Optional[float] = None, **changes: Any) -
     if run_at is not None:
         if not job.waits:
             raise WrongStateError(f"job {job.id!r} is {job.state}: only what waits has a run-at")
-        # A failed job has a time, if only that of now.
-        is_needed = run_at > now or job.state == JobState.FAILED
-        changes["run_at"] = clock.to_iso(max(run_at, now)) if is_needed else None
+        # It is no retry any more: of one far ahead a claim believes that the clock stepped back.
+        changes["state"] = JobState.PENDING
+        changes["run_at"] = clock.to_iso(run_at) if run_at > now else None
     return _changed(job, now, **changes)
 
 

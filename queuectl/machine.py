@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from typing import Collection, Iterator, List, Mapping, NamedTuple, Optional, Set
+from typing import Collection, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set
 
 _HAS_PROC = os.path.exists("/proc/self/stat")
 _DEAD = "ZXx"
@@ -48,6 +48,17 @@ def was_given(name: str) -> bool:
         return True
     start = os.fsencode(name) + b"="
     return any(entry.startswith(start) for entry in _read("/proc/self/environ").split(b"\0"))
+
+
+def given_environ() -> Dict[str, str]:
+    """The environment as this program was given it.
+
+    Python sets LC_CTYPE for itself where the locale is C.
+    """
+    environ = dict(os.environ)
+    if "LC_CTYPE" in environ and not was_given("LC_CTYPE"):
+        del environ["LC_CTYPE"]
+    return environ
 
 
 def listed_descriptors() -> Set[int]:

@@ -470,6 +470,22 @@ class QueueManager:
                 job = self.store.get(job.id)
         return None
 
+    def trim_output(self) -> None:
+        """Remove the oldest output until as much is kept as the setting `keep_output` allows.
+
+        That of dead jobs stays, and of jobs that wait or run that of the last run.
+        """
+        limit = self.last_settings["keep_output"]
+        if limit is not None:
+            self.store.trim_output(limit, self._first_runs_to_keep)
+
+    def _first_runs_to_keep(self) -> Dict[str, int]:
+        unfinished = (JobState.DEAD, JobState.PENDING, JobState.FAILED, JobState.PROCESSING)
+        return {
+            job.id: 1 if job.state == JobState.DEAD else job.runs
+            for job in self.store.select(unfinished)
+        }
+
     def is_drained(self, queues: Optional[Collection[str]] = None) -> bool:
         """Tell whether there is nothing left to do without somebody's help.
 

@@ -220,7 +220,7 @@ def _is_running(job: Job, run: int) -> bool:
 def _open(run: int, path: str) -> Optional[Output]:
     """Open a file that is not empty."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     except OSError as error:

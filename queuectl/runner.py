@@ -89,17 +89,11 @@ class Runner:
     def __init__(
         self, spool: str, environ: Mapping[str, str], wait: Callable[[float], object]
     ) -> None:
-        _let_nothing_be_inherited()
+        let_nothing_be_inherited()
         self._spool = os.path.abspath(spool)
         self._environ = {os.fsencode(name): os.fsencode(value) for name, value in environ.items()}
         self._wait = wait
         self._null = above_stdio(os.open(os.devnull, os.O_RDONLY))
-        # A signal that is ignored would stay ignored in all that a job starts.
-        self._options: Dict[str, Any] = {
-            "setsigmask": [],
-            "setsigdef": _EVERY_SIGNAL,
-            "setsid": True,
-        }
         self._output: Optional[Capture] = None
         self._unkept: Optional[Capture] = None
         self._leftovers: List[Capture] = []
@@ -146,7 +140,7 @@ class Runner:
         output, lent = self._lend()
         try:
             pid = self._spawn(command, shell, cwd, variables, lent)
-        except _NotStartedError as error:
+        except NotStartedError as error:
             return Outcome(str(error), None, None)
         finally:
             os.close(lent)
@@ -230,36 +224,15 @@ class Runner:
         self, command: str, shell: str, cwd: str, variables: Mapping[str, str], lent: int
     ) -> int:
         try:
-            # What comes from a job is UTF-8 whatever the locale, other bytes being surrogates.
             folder = cwd.encode("utf-8", "surrogateescape")
             os.chdir(folder)
         except (OSError, ValueError) as error:
-            raise _NotStartedError(f"Working folder {cwd}", error, _FOLDER_ERRORS) from error
-        actions = [
-            (os.POSIX_SPAWN_DUP2, self._null, 0),
-            (os.POSIX_SPAWN_DUP2, lent, 1),
-            (os.POSIX_SPAWN_DUP2, lent, 2),
-        ]
-        try:
-            program = shell.encode("utf-8", "surrogateescape")
-            line = command.encode("utf-8", "surrogateescape")
-            if line[:1] in (b"-", b"+"):
-                # A shell would take it for options.
-                line = b" " + line
-            argv = [program, b"-c", line]
-            environ = dict(self._environ)
-            for name, value in variables.items():
-                environ[os.fsencode(name)] = os.fsencode(value)
-            environ[b"PWD"] = folder
-            try:
-                return os.posix_spawn(program, argv, environ, file_actions=actions, **self._options)
-            except NotImplementedError:
-                # Python was built for an old C library. All promises hold without a session too.
-                del self._options["setsid"]
-                self._options["setpgroup"] = 0
-                return os.posix_spawn(program, argv, environ, file_actions=actions, **self._options)
-        except (OSError, ValueError) as error:
-            raise _NotStartedError(f"Shell {shell}", error, _SHELL_ERRORS) from error
+            raise NotStartedError(f"Working folder {cwd}", error, _FOLDER_ERRORS) from error
+        environ = dict(self._environ)
+        for name, value in variables.items():
+            environ[os.fsencode(name)] = os.fsencode(value)
+        environ[b"PWD"] = folder
+        return spawn(shell, command, environ, self._null, lent)
 
     def _watch(
         self,
@@ -314,7 +287,7 @@ class Runner:
         # In this order: what is written before the last writer lets go shows in the size.
         output.held = output.is_held()
         size = output.trim()
-        error = _in_words(child.status, ended_by, timeout)
+        error = in_words(child.status, ended_by, timeout)
         if error is not None and error not in _EXIT_CODES.values():
             line = output.last_line(size)
             error = f"{error}: {line}" if line else error
@@ -328,19 +301,6 @@ class Runner:
         exit_code = os.WEXITSTATUS(child.status) if os.WIFEXITED(child.status) else None
         killed_by = os.WTERMSIG(child.status) if os.WIFSIGNALED(child.status) else None
         return Outcome(error, exit_code, ended_by, unkept, killed_by)
-
-
-class _NotStartedError(Exception):
-    """The command could not be started, for a reason that lies in the job or the settings."""
-
-    def __init__(self, what: str, error: Exception, words: Mapping[int, str]) -> None:
-        number = error.errno if isinstance(error, OSError) and error.errno else 0
-        if number == errno.E2BIG:
-            super().__init__("Command and environment are longer than the system allows")
-        elif number in words:
-            super().__init__(f"{what} {words[number]}")
-        else:
-            super().__init__(f"{what}: {os.strerror(number) if number else error}")
 
 
 class _Child:
@@ -365,7 +325,60 @@ class _Child:
             os.waitpid(self.pid, 0)
 
 
-def _in_words(status: int, ended_by: Optional[str], timeout: Optional[float]) -> Optional[str]:
+class NotStartedError(Exception):
+    """The command could not be started, for a reason that lies in the job or the settings."""
+
+    def __init__(self, what: str, error: Exception, words: Mapping[int, str]) -> None:
+        number = error.errno if isinstance(error, OSError) and error.errno else 0
+        if number == errno.E2BIG:
+            super().__init__("Command and environment are longer than the system allows")
+        elif number in words:
+            super().__init__(f"{what} {words[number]}")
+        else:
+            super().__init__(f"{what}: {os.strerror(number) if number else error}")
+
+
+def spawn(shell: str, command: str, environ: Mapping[bytes, bytes], null: int, output: int) -> int:
+    """Start a shell line as the leader of a session, and so of a process group, of its own.
+
+    Args:
+        shell: the path of a program that takes `-c` and a line.
+        command: the line.
+        environ: its whole environment.
+        null: the descriptor that becomes its standard input.
+        output: the one that becomes its standard output and error.
+
+    Raises:
+        NotStartedError: the system did not let it start.
+    """
+    options: Dict[str, Any] = {
+        "file_actions": [
+            (os.POSIX_SPAWN_DUP2, null, 0),
+            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, output, 2),
+        ],
+        # A signal that is ignored would stay ignored in all that it starts.
+        "setsigmask": [],
+        "setsigdef": _EVERY_SIGNAL,
+    }
+    try:
+        # What comes from a job is UTF-8 whatever the locale, other bytes being surrogates.
+        program = shell.encode("utf-8", "surrogateescape")
+        line = command.encode("utf-8", "surrogateescape")
+        if line[:1] in (b"-", b"+"):
+            # A shell would take it for options.
+            line = b" " + line
+        argv = [program, b"-c", line]
+        try:
+            return os.posix_spawn(program, argv, environ, setsid=True, **options)
+        except NotImplementedError:
+            # Python was built for an old C library. All promises hold without a session too.
+            return os.posix_spawn(program, argv, environ, setpgroup=0, **options)
+    except (OSError, ValueError) as error:
+        raise NotStartedError(f"Shell {shell}", error, _SHELL_ERRORS) from error
+
+
+def in_words(status: int, ended_by: Optional[str], timeout: Optional[float]) -> Optional[str]:
     """What went wrong with a shell that ended with this status."""
     if ended_by == TIMEOUT and timeout is not None:
         return f"Timed out after {format_duration(timeout)}"
@@ -381,7 +394,7 @@ def _in_words(status: int, ended_by: Optional[str], timeout: Optional[float]) ->
     return _EXIT_CODES.get(code, f"Exit code {code}") if code else None
 
 
-def _let_nothing_be_inherited() -> None:
+def let_nothing_be_inherited() -> None:
     """Keep from jobs what our own parent left open, such as the lock of `flock -n 9`."""
     for fd in machine.open_descriptors():
         if fd > 2:

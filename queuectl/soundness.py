@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import MISSING, fields
+from operator import attrgetter
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from queuectl import clock
 from queuectl.errors import InvalidValueError
-from queuectl.job import OVER, Job, JobState
+from queuectl.job import OPTIONAL_FIELDS, OVER, Job, JobState
 from queuectl.values import (
     MAX_ATTEMPTS,
     MAX_BACKOFF_BASE,
@@ -48,6 +49,9 @@ _TYPES: Dict[str, Tuple[type, ...]] = {
     for field in fields(Job)
     if field.name not in _ELEMENTS
 }
+_PLAIN = {field.name for field in fields(Job)}.difference(OPTIONAL_FIELDS)
+_NUMBERS = ("attempts", "max_retries", "runs", "rev", "interruptions", "dependents")
+_numbers = attrgetter(*_NUMBERS)
 _REQUIRED = frozenset(field.name for field in fields(Job) if field.default is MISSING)
 
 # Jobs that came together share their times, and reading one takes as long as all the rest.
@@ -62,22 +66,18 @@ def to_record(values: Mapping[str, Any]) -> Job:
     Raises:
         InvalidValueError: it is none; the message names the field.
     """
-    lists: Dict[str, Tuple[Any, ...]] = {}
-    for name, value in values.items():
-        # Not by isinstance, for which true is a number.
-        if name in _TYPES:
-            is_right = type(value) in _TYPES[name]
-        elif name in _ELEMENTS:
-            is_right = type(value) is list and all(type(each) is _ELEMENTS[name] for each in value)
-            lists[name] = tuple(value) if is_right else ()
-        else:
-            raise InvalidValueError(f"{name!r} is no field of a job")
-        if not is_right:
+    # Not by isinstance, for which true is a number.
+    _check_shape(tuple(values), tuple(map(type, values.values())))
+    lists = {name: tuple(values[name]) for name in _ELEMENTS if name in values}
+    for name, elements in lists.items():
+        if any(type(element) is not _ELEMENTS[name] for element in elements):
             raise InvalidValueError(f"{name} is of the wrong type")
-    missing = sorted(_REQUIRED.difference(values))
-    if missing:
-        raise InvalidValueError(f"{missing[0]} is missing")
-    job = Job(**{**values, **lists})
+    if values.keys() >= _PLAIN:
+        # As the constructor does it, without a call for each field.
+        job = object.__new__(Job)
+        job.__dict__.update(values, **lists)
+    else:
+        job = Job(**{**values, **lists})
     validate_id(job.id)
     if job.state not in JobState.ALL:
         raise InvalidValueError(f"{job.state!r} is no state")
@@ -112,7 +112,24 @@ def to_job(values: Mapping[str, Any]) -> Job:
         raise InvalidValueError("env is no object from name to text")
     job = to_record({**values, "env": [f"{name}={value}" for name, value in env.items()]})
     check_fit(job)
+    for name, number in zip(_NUMBERS, _numbers(job)):
+        # It must be able to go on counting.
+        if number >= 1 << 52:
+            raise InvalidValueError(f"{name} is out of range")
     return job
+
+
+# Of few shapes, where there are many records.
+@functools.lru_cache(maxsize=1024)
+def _check_shape(names: Tuple[str, ...], types: Tuple[type, ...]) -> None:
+    for name, kind in zip(names, types):
+        if name not in _TYPES and name not in _ELEMENTS:
+            raise InvalidValueError(f"{name!r} is no field of a job")
+        if kind not in _TYPES.get(name, (list,)):
+            raise InvalidValueError(f"{name} is of the wrong type")
+    missing = sorted(_REQUIRED.difference(names))
+    if missing:
+        raise InvalidValueError(f"{missing[0]} is missing")
 
 
 def _check_time(name: str, text: str) -> None:
@@ -123,9 +140,10 @@ def _check_time(name: str, text: str) -> None:
 
 
 def _check_values(job: Job) -> None:
-    _check_options(job)
-    for name in ("attempts", "max_retries", "runs", "rev", "interruptions", "dependents"):
-        if not 0 <= getattr(job, name) < 1 << 53:
+    if len(job.__dict__) > len(_PLAIN):
+        _check_options(job)
+    for name, number in zip(_NUMBERS, _numbers(job)):
+        if not 0 <= number < 1 << 53:
             raise InvalidValueError(f"{name} is out of range")
     if job.max_retries > MAX_ATTEMPTS:
         raise InvalidValueError(f"max_retries is not between 0 and {MAX_ATTEMPTS}")
@@ -174,21 +192,26 @@ def _check_options(job: Job) -> None:
 
 def _check_state(job: Job) -> None:
     runs = job.state == JobState.PROCESSING
-    tried = job.state in (JobState.PROCESSING, JobState.COMPLETED, JobState.FAILED, JobState.DEAD)
+    # A repair may have put one that was never tried with the dead.
+    tried = job.state in (JobState.PROCESSING, JobState.COMPLETED, JobState.FAILED)
     # What is over keeps the attempts that it had, when it is given fewer for the next time.
     most = job.runs if job.is_over else job.attempts_in_all - (1 if job.waits else 0)
-    wrong: Dict[str, bool] = {
-        "attempts": not tried <= job.attempts <= min(most, job.runs),
-        "worker": bool(job.worker) != runs,
-        "run_at": (
-            job.run_at is None
-            if job.state == JobState.FAILED
-            else job.run_at is not None and job.state != JobState.PENDING
-        ),
-        "started_at": (job.started_at is None) != (job.runs == 0),
-        "finished_at": (job.finished_at is None) == (job.state in OVER),
-        "cancel_requested": job.cancel_requested and not runs,
-    }
-    for name, is_wrong in wrong.items():
-        if is_wrong:
-            raise InvalidValueError(f"{name} does not fit a {job.state} job")
+    if not tried <= job.attempts <= min(most, job.runs):
+        name = "attempts"
+    elif bool(job.worker) != runs:
+        name = "worker"
+    elif (
+        job.run_at is None
+        if job.state == JobState.FAILED
+        else job.run_at is not None and job.state != JobState.PENDING
+    ):
+        name = "run_at"
+    elif (job.started_at is None) != (job.runs == 0):
+        name = "started_at"
+    elif (job.finished_at is None) == (job.state in OVER):
+        name = "finished_at"
+    elif job.cancel_requested and not runs:
+        name = "cancel_requested"
+    else:
+        return
+    raise InvalidValueError(f"{name} does not fit a {job.state} job")

@@ -11,12 +11,11 @@ import math
 import os
 import signal
 import uuid
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
 from time import monotonic
 from typing import Callable, List, Optional, Sequence
 
 from queuectl import clock, machine
+from queuectl.chore import Chore
 from queuectl.errors import (
     QueueError,
     StoreError,
@@ -26,6 +25,7 @@ from queuectl.errors import (
 )
 from queuectl.events import Event, EventKind, Report
 from queuectl.manager import QueueManager
+from queuectl.notifier import Notifier
 from queuectl.pool import Pool
 from queuectl.rescue import Rescues
 from queuectl.store.base import Counts, Member
@@ -36,7 +36,7 @@ _TICK = 0.25  # seconds between two looks at what nobody tells of
 _RESCUE_TICK = 0.05  # the same while a rescue goes on
 _MARGIN = 3.0  # seconds that a worker may take longer than its graces before it is killed
 _LAST_RESCUE = 2.0  # seconds beyond kill_grace that a rescue may take when all else has ended
-_REWRITE_PAUSE = 60.0  # seconds before a rewrite that failed is tried again
+_TRIM_INTERVAL = 60.0  # seconds between two looks at how much output is kept
 _STORE_FAILED = (2, 3, 4, 75)  # what a worker ends with if nobody can use the store any more
 
 Progress = Callable[[Counts], None]
@@ -79,9 +79,8 @@ class Supervisor:
         self._progress = progress
         self._id = uuid.uuid4().hex[:12]
         self._pool = Pool(count, self._be_worker, report)
-        self._rescues = Rescues(manager, report)
-        self._rewriter: Optional[BaseProcess] = None
-        self._rewrite_at = 0.0
+        self._rescues = Rescues(manager, self._report_rescue)
+        self._chores = self._make_chores()
         self._signals: List[int] = []
         self._had_terminal = _has_terminal()
         self._hung_up = False
@@ -101,6 +100,7 @@ class Supervisor:
         """
         try:
             self._waiter = Waiter()
+            self._notifier = Notifier(self._manager, self._store.spool(self._id), self._report)
         except OSError as error:
             raise StoreError(f"cannot work on {self._store.url}: {error.strerror}") from error
         self._set_handlers()
@@ -113,7 +113,7 @@ class Supervisor:
             return self._exit_code
         self._heed_requests()
         self._pool.fill()
-        while not self._pool.is_over or self._awaits_rewrite():
+        while not self._pool.is_over or self._awaits_chore():
             self._step()
         self._finish()
         return self._exit_code
@@ -123,6 +123,7 @@ class Supervisor:
         self._own = self._member("supervisor", "start", os.getpid())
         self._store.enroll(self._own)
         self._waiter.register(self._store.listen())
+        self._waiter.register(self._notifier.inbox)
         self._rescues.begin(self._store.lost(thorough=True))
         # Read once, before the fork, so that the workers share it.
         horizon = self._manager.settings.retry_policy.horizon
@@ -133,6 +134,8 @@ class Supervisor:
     def _step(self) -> None:
         """Wait for something to happen, and take care of it."""
         ready = self._waiter.wait(_RESCUE_TICK if self._rescues.under_way else self._until_tick())
+        if self._notifier.inbox in ready:
+            self._notifier.hear()
         try:
             if self._store.listen() in ready:
                 self._pool.wake(self._store.hear())
@@ -148,6 +151,7 @@ class Supervisor:
         except QueueError as error:
             self._fail(error)
         self._kill_overdue()
+        self._notifier.step()
 
     def _until_tick(self) -> float:
         until = min(self._next_tick, self._pool.fill_at)
@@ -161,12 +165,14 @@ class Supervisor:
         self._store.tend()
         self._rescues.begin(self._store.lost())
         if not self._stopping:
-            self._rewrite_if_due()
+            for chore in self._chores:
+                chore.begin_if_due()
         if self._progress is not None:
             self._progress(self._store.counts())
 
     def _be_worker(self, slot: int, name: str, orders: int) -> int:
         self._waiter.close()
+        self._notifier.let_go()
         return Worker(
             self._manager,
             self._member("worker", name, os.getpid()),
@@ -176,6 +182,7 @@ class Supervisor:
             drain=self._drain,
             queues=self._queues,
             report=self._report,
+            notify=self._notifier.post,
         ).run()
 
     def _reap(self) -> bool:
@@ -262,6 +269,7 @@ class Supervisor:
         overdue = monotonic() + self._manager.last_settings["kill_grace"] + _MARGIN
         self._kill_at = min(self._kill_at, overdue)
         self._pool.order(FORCE)
+        self._notifier.end()
 
     def _fail(self, error: QueueError) -> None:
         """Stop because the store cannot be used any more."""
@@ -281,65 +289,72 @@ class Supervisor:
             self._pool.kill()
 
     def _finish(self) -> None:
-        """End what is left: rescues, a rewrite, the membership."""
-        if self._rewriter is not None:
-            self._rewriter.kill()
-            self._rewriter.join()
-        deadline = monotonic() + self._manager.last_settings["kill_grace"] + _LAST_RESCUE
+        """End what is left: rescues, chores, hooks, the membership."""
+        for chore in self._chores:
+            chore.end()
+        self._end_with(self._finish_rescues)
+        self._notifier.wind_up()
+        while self._notifier.is_busy:
+            self._step()
+        self._end_with(self._leave)
+        self._report(Event(EventKind.STOPPED, "start"))
+
+    def _end_with(self, act: Callable[[], None]) -> None:
         try:
-            self._rescues.begin(self._store.lost())
-            while self._rescues.under_way and monotonic() < deadline:
-                self._rescues.step()
-                self._waiter.wait(_RESCUE_TICK)
-            self._store.leave(self._id)
-            self._store.sync()
+            act()
         except StoreGoneError:
             pass
         except QueueError as error:
             self._fail(error)
-        self._report(Event(EventKind.STOPPED, "start"))
 
-    def _awaits_rewrite(self) -> bool:
-        """Whether a rewrite may go on, as jobs may: with short starts none would ever be done."""
-        if self._rewriter is None or self._forced or monotonic() >= self._grace_ends:
+    def _finish_rescues(self) -> None:
+        deadline = monotonic() + self._manager.last_settings["kill_grace"] + _LAST_RESCUE
+        self._rescues.begin(self._store.lost())
+        while self._rescues.under_way and monotonic() < deadline:
+            self._rescues.step()
+            self._waiter.wait(_RESCUE_TICK)
+
+    def _leave(self) -> None:
+        self._store.leave(self._id)
+        self._store.sync()
+
+    def _make_chores(self) -> List[Chore]:
+        rewrite = Chore(
+            "rewrite",
+            is_due=self._store.rewrite_due,
+            work=self._store.rewrite,
+            let_go=self._let_go,
+            failure="the job file could not be rewritten",
+            report=self._report,
+        )
+        trim = Chore(
+            "trim",
+            is_due=lambda: self._manager.last_settings["keep_output"] is not None,
+            work=self._manager.trim_output,
+            let_go=self._let_go,
+            failure="old output could not be removed",
+            report=self._report,
+            interval=_TRIM_INTERVAL,
+        )
+        return [rewrite, trim]
+
+    def _awaits_chore(self) -> bool:
+        """Whether a chore may go on, as jobs may: with short starts none would ever be done."""
+        if self._forced or monotonic() >= self._grace_ends:
             return False
-        return self._rewriter.exitcode is None
+        return any(chore.goes_on for chore in self._chores)
 
-    def _rewrite_if_due(self) -> None:
-        """Rewrite in a process of its own, for it takes longer than a rescue may wait."""
-        if self._rewriter is not None:
-            if self._rewriter.exitcode is None:
-                return
-            if self._rewriter.exitcode != 0:
-                self._report(
-                    Event(EventKind.WARNING, "start", detail="the job file could not be rewritten")
-                )
-                self._rewrite_at = monotonic() + _REWRITE_PAUSE
-            self._rewriter = None
-        if monotonic() >= self._rewrite_at and self._store.rewrite_due():
-            context = get_context("fork")
-            rewriter = context.Process(target=self._be_rewriter, name="rewrite")
-            try:
-                rewriter.start()
-            except OSError:
-                # The system has no process to spare just now; this can wait.
-                self._rewrite_at = monotonic() + _REWRITE_PAUSE
-            else:
-                self._rewriter = rewriter
+    def _report_rescue(self, event: Event) -> None:
+        self._report(event)
+        if event.kind == EventKind.RESCUED and event.job is not None:
+            self._notifier.tell(event.job)
 
-    def _be_rewriter(self) -> None:
+    def _let_go(self) -> None:
+        """In a forked child that is no worker: close what it must not share."""
         self._pool.let_go()
         self._waiter.close()
+        self._notifier.let_go()
         self._store.after_fork()
-        try:
-            self._store.rewrite()
-        except StoreGoneError as error:
-            # The supervisor finds out too, and says so.
-            os._exit(error.exit_code)
-        except QueueError as error:
-            self._report(Event(EventKind.WARNING, "start", detail=str(error)))
-            os._exit(error.exit_code)
-        os._exit(0)
 
     def _member(self, role: str, name: str, pid: int) -> Member:
         return Member(

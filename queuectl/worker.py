@@ -15,9 +15,10 @@ import random
 import signal
 from mmap import mmap
 from time import monotonic
-from typing import Optional, Sequence, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
 from queuectl import clock, machine
+from queuectl.config import Settings
 from queuectl.errors import (
     ConflictError,
     QueueError,
@@ -63,6 +64,7 @@ class Worker:
         drain: whether to end once there is nothing left to do.
         queues: from which queues it claims; none for all.
         report: told what happens.
+        notify: given each job that it has saved, and the settings; says whether it could take that.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Worker:
         drain: bool,
         queues: Optional[Sequence[str]],
         report: Report,
+        notify: Callable[[Job, Settings], bool],
     ) -> None:
         self._manager = manager
         self._store = manager.store
@@ -86,6 +89,7 @@ class Worker:
         self._drain = drain
         self._queues = queues
         self._report = report
+        self._notify = notify
         self._terminated = False
         self._end_jobs_at = math.inf
         self._stopping = False
@@ -101,10 +105,7 @@ class Worker:
         random.seed()
         self._store.after_fork()
         self._tells_steps = self._manager.known_settings["log_level"] == "DEBUG"
-        environ = {**os.environ, "QUEUECTL_STORE": self._store.url}
-        if "LC_CTYPE" in environ and not machine.was_given("LC_CTYPE"):
-            # Python sets it for itself where the locale is C.
-            del environ["LC_CTYPE"]
+        environ = {**machine.given_environ(), "QUEUECTL_STORE": self._store.url}
         self._runner = Runner(self._store.spool(self._member.id), environ, self._wait)
         try:
             if self._enroll():
@@ -187,7 +188,7 @@ class Worker:
             else:
                 self._warned = False
                 if done is not None:
-                    self._say_done(done)
+                    self._say_done(done, self._manager.known_settings)
                 if job is not None:
                     self._say_step(EventKind.CLAIMED, job)
                 return job
@@ -207,7 +208,7 @@ class Worker:
                 self._wait_after(error)
                 continue
             else:
-                self._say_done(done)
+                self._say_done(done, self._manager.last_settings)
             return
 
     def _follow_from_newest(self, done: Optional[Job]) -> Optional[Job]:
@@ -354,9 +355,11 @@ class Worker:
             # A terminal sends them to everybody; what they mean is the supervisor's to say.
             signal.signal(signum, lambda signum, frame: None)
 
-    def _say_done(self, done: Job) -> None:
+    def _say_done(self, done: Job, settings: Settings) -> None:
         self._say_step(EventKind.COMMITTED, done, done.state)
         self._report(Event(_KINDS[done.state], self._member.name, done, seconds=self._ran))
+        if not self._notify(done, settings):
+            self._say(EventKind.WARNING, done, "no hook is run: too many jobs ended at once")
 
     def _say_step(self, kind: str, job: Job, detail: str = "") -> None:
         # Three for each job, which almost nobody wants to hear of.

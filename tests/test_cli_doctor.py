@@ -115,6 +115,54 @@ def test_a_repair_at_a_terminal_and_as_json(cli: Cli) -> None:
     assert os.path.isdir(found["copy"])
 
 
+def test_a_repair_tells_how_many_commits_are_missing(cli: Cli) -> None:
+    fill(cli)
+    whole = job_file(cli)
+    for text, what in (
+        ("nothing is left of 1 commit: what it changed is lost", b'{"id":"c"'),
+        ("nothing is left of 2 commits: what they changed is lost", b'{"id":"b"'),
+    ):
+        (cli.store / "jobs.jsonl").write_bytes(whole[: whole.index(what)])
+        boot = cli.store / "jobs.boot"
+        boot.write_text(f"{boot.read_text().split()[0]} {3:016d}\n")
+        done = cli.run("doctor", "--repair", check=0)
+        assert [line for line in done.stdout.splitlines() if line[:4] == "lost"] == [
+            f"lost\t\t\t{text}"
+        ]
+    (cli.store / "jobs.jsonl").write_bytes(whole[: whole.index(b'{"id":"b"')])
+    assert cli.json("doctor", "--repair")["missing"] > 0
+    (cli.store / "jobs.jsonl").write_bytes(whole[: whole.index(b'{"id":"b"')])
+    terminal = cli.terminal("doctor", "--repair", columns=200)
+    assert terminal.wait() == 0
+    assert "💀 nothing is left of " in terminal.text
+
+
+def test_a_job_that_may_not_be_what_it_was_is_left_to_the_user(cli: Cli) -> None:
+    (cli.folder / "jobs").write_text("echo one\necho two\n")
+    cli.run("enqueue", "--file", "jobs", check=0)
+    (cli.store / "jobs.jsonl").write_bytes(job_file(cli).replace(b"echo two", b"echo tvo"))
+    spoilt = job_file(cli)
+    done = cli.run("doctor", "--repair", check=0)
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    ids = [each[3] for each in rows if each[0] == "held"]
+    assert len(ids) == 2
+    assert "unchecked" not in {each[0] for each in rows}
+    cli.run("start", "--drain", "--quiet", check=0)
+    listed = cli.run("dlq", "list", check=0).stdout.splitlines()
+    assert sorted(line.split("\t")[0] for line in listed) == sorted(ids)
+    assert all("look whether the command is right" in line for line in listed)
+    (right,) = [line.split("\t")[0] for line in listed if line.endswith("echo one")]
+    cli.run("dlq", "retry", right, check=0)
+    cli.run("start", "--drain", "--quiet", check=0)
+    assert cli.json("status")["completed"] == 1
+    (cli.store / "jobs.jsonl").write_bytes(spoilt)
+    terminal = cli.terminal("doctor", "--repair", columns=250)
+    assert terminal.wait() == 0
+    assert "💀 2 jobs kept from damaged commits, but dead: look whether their" in terminal.text
+    (cli.store / "jobs.jsonl").write_bytes(spoilt)
+    assert sorted(cli.json("doctor", "--repair")["held"]) == sorted(ids)
+
+
 def test_it_is_not_repaired_while_start_runs(cli: Cli) -> None:
     fill(cli)
     process = cli.spawn("start", "--json")

@@ -346,6 +346,50 @@ def test_a_limit_of_descriptors_under_a_start(faulty: Faulty) -> None:
     faulty.verify()
 
 
+def contents(folder: Path) -> Dict[str, bytes]:
+    """All files in a folder, but for locks, which hold nothing."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("strace")
+@pytest.mark.parametrize("calls", ["write,pwrite64", "fsync,fdatasync"])
+def test_a_repair_without_room_leaves_the_store_as_it_was(
+    faulty: Faulty, calls: str, tmp_path: Path
+) -> None:
+    """Also of the history and of the settings, and nothing of the copy that it had begun."""
+    for name, old in (("jobs.jsonl", b"waiting"), ("history-1.jsonl", b"done")):
+        data = (faulty.begin / name).read_bytes()
+        (faulty.begin / name).write_bytes(data.replace(b'"id":"%s"' % old, b'"id":"\0"'))
+    (faulty.begin / "settings.json").write_bytes(b"{")
+    (faulty.begin / "settings.json").chmod(0o600)
+    before = contents(faulty.begin)
+    trace = tmp_path / "trace"
+    ended: List[str] = []
+    for number in count(1):
+        faulty.renew()
+        inject = f"inject={calls}:error=ENOSPC:when={number}"
+        options = ["-f", "--seccomp-bpf", "-qq", "-o", trace, "-e", f"trace={calls}", "-e", inject]
+        code, said = faulty.under(["strace", *options], ["doctor", "--repair"])
+        injected, *_ = re.findall(r".*\(INJECTED\)", trace.read_text()) or [""]
+        if not injected or "write(1," in injected:
+            break
+        assert code == 3
+        if "nothing was changed" in said:
+            assert re.fullmatch(r"cannot (repair|write) .*: No space left on .*", said), said
+            assert contents(faulty.cli.store) == before
+            ended.append("as before")
+        else:
+            assert "the disk did not confirm" in said or "the job file is repaired" in said
+            assert list(faulty.cli.store.glob("before-repair-*/jobs.jsonl"))
+            ended.append("changed")
+        faulty.cli.run("doctor", "--repair", check=0)
+        faulty.verify()
+    assert ended.count("as before") >= 5
+    assert ended == sorted(ended)
+
+
 WITHOUT_POWERS = """\
 import ctypes, os, sys
 for capability in range(1, 4):  # those by which root passes over the permissions of files

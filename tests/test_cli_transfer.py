@@ -114,6 +114,25 @@ BAD: Dict[str, Callable[[List[str]], List[str]]] = {
     "line 1: this queuectl does not know version 2": lambda lines: [
         lines[0].replace('"version": 1', '"version": 2')
     ],
+    "line 1: this queuectl does not know version True": lambda lines: [
+        lines[0].replace('"version": 1', '"version": true')
+    ],
+    "line 1: this queuectl does not know version 1.0": lambda lines: [
+        lines[0].replace('"version": 1', '"version": 1.0')
+    ],
+    "the export is not whole: line 1 says True jobs, there are 1": lambda lines: [
+        lines[0].replace('"jobs": 3', '"jobs": true'),
+        lines[1],
+    ],
+    "line 2: rev is out of range": lambda lines: [
+        lines[0],
+        re.sub('"rev": [0-9]+', f'"rev": {(1 << 53) - 1}', lines[1]),
+        lines[2],
+    ],
+    "line 3: interruptions is out of range": lambda lines: [
+        *lines[:2],
+        re.sub('"interruptions": [0-9]+', f'"interruptions": {1 << 52}', lines[2]),
+    ],
     "line 1: bad value for max_retries": lambda lines: [lines[0].replace('"7"', '"x"')],
     "line 2: it is not JSON": lambda lines: [lines[0], lines[1][:-1], lines[2]],
     "line 3: it is not an object": lambda lines: [*lines[:2], "[]"],

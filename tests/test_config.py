@@ -23,12 +23,45 @@ DEFAULTS: Dict[str, Any] = {
     "shutdown_grace": 30.0,
     "kill_grace": 5.0,
     "max_output": 16 * 1024 * 1024,
+    "keep_output": 1024**3,
     "shell": "/bin/sh",
+    "on_complete": None,
+    "on_failed": None,
+    "on_dead": None,
     "log_level": "INFO",
 }
 
 DURATION = {"90": 90, "10s": 10, "5m": 300, "2h": 7200, "1d": 86400, "0.5": 0.5}
 NO_DURATION = ["", "0", "-1", "nan", "inf", "1e3", "x", "36501d", "5 m"]
+
+SIZES = {
+    "1024": 1024,
+    "64k": 65536,
+    "64 KiB": 65536,
+    "16M": 16 << 20,
+    "16mib": 16 << 20,
+    "1GiB": 1 << 30,
+    "1t": 1 << 40,
+    "1024TiB": 1 << 50,
+    "none": None,
+}
+NO_SIZES = [
+    "",
+    "0",
+    "1023",
+    "-1",
+    "1.5M",
+    "16MB",
+    "2048ib",
+    "16 K iB",
+    "1025TiB",
+    "x",
+    "٣k",
+    "9" * 20,
+]
+
+HOOK = {"mail me": "mail me", " - ä\n": " - ä\n", "None": None}
+NO_HOOK = ["", "  ", "a\0b"]
 
 VALID: Dict[str, Dict[str, Any]] = {
     "max_retries": {"0": 0, "1": 1, " 7 ": 7, "1000000": 1_000_000, "007": 7},
@@ -39,17 +72,11 @@ VALID: Dict[str, Dict[str, Any]] = {
     "job_timeout": {**DURATION, "none": None},
     "shutdown_grace": DURATION,
     "kill_grace": DURATION,
-    "max_output": {
-        "1024": 1024,
-        "64k": 65536,
-        "64 KiB": 65536,
-        "16M": 16 << 20,
-        "16mib": 16 << 20,
-        "1GiB": 1 << 30,
-        "1t": 1 << 40,
-        "1024TiB": 1 << 50,
-        "none": None,
-    },
+    "max_output": SIZES,
+    "keep_output": SIZES,
+    "on_complete": HOOK,
+    "on_failed": HOOK,
+    "on_dead": HOOK,
     "shell": {"/bin/sh": "/bin/sh", "/bin/bash": "/bin/bash", "/a b/ä": "/a b/ä"},
     "log_level": {"INFO": "INFO", "debug": "DEBUG", " Warning ": "WARNING"},
 }
@@ -90,20 +117,11 @@ INVALID: Dict[str, Any] = {
     "job_timeout": NO_DURATION,
     "shutdown_grace": [*NO_DURATION, "none"],
     "kill_grace": [*NO_DURATION, "none"],
-    "max_output": [
-        "",
-        "0",
-        "1023",
-        "-1",
-        "1.5M",
-        "16MB",
-        "2048ib",
-        "16 K iB",
-        "1025TiB",
-        "x",
-        "٣k",
-        "9" * 20,
-    ],
+    "max_output": NO_SIZES,
+    "keep_output": NO_SIZES,
+    "on_complete": NO_HOOK,
+    "on_failed": NO_HOOK,
+    "on_dead": NO_HOOK,
     "shell": ["", "sh", "bin/sh", " /bin/sh", "/bin/\0", "none"],
     "log_level": ["", "INFOS", "TRACE", "none"],
 }
@@ -136,6 +154,14 @@ def test_an_invalid_value_is_refused_by_name(name: str, text: str) -> None:
         variable = f"QUEUECTL_{name.upper()}"
         with pytest.raises(InvalidValueError, match=f"^{variable}: bad value for {name}: "):
             Settings({}, {variable: text})
+
+
+def test_a_hook_is_what_a_shell_can_be_given() -> None:
+    assert SETTINGS["on_dead"].read("x" * 131071) == "x" * 131071
+    with pytest.raises(InvalidValueError, match=r"give a script, or none$"):
+        SETTINGS["on_dead"].read("ä" * 65536)
+    with pytest.raises(InvalidValueError, match=r"is not a shell command, or none$"):
+        SETTINGS["on_dead"].read("\ud800")
 
 
 def test_none_is_offered_where_it_lifts_a_limit() -> None:

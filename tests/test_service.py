@@ -138,6 +138,8 @@ def test_systemd_waits_for_longer_than_both_graces(cli: Cli) -> None:
     assert 3691 < patience() < 3720
     # A variable of this shell is none of the service.
     assert 3691 < patience(QUEUECTL_SHUTDOWN_GRACE="1s") < 3720
+    cli.run("config", "set", "on_dead", "true", check=0)
+    assert 3691 + 30 + 90 < patience() < 3720 + 30 + 90
 
 
 def test_a_unit_in_json_and_a_path_that_is_not_utf_8_are_refused(cli: Cli) -> None:

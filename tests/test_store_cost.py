@@ -109,8 +109,8 @@ def test_it_costs_the_same_however_many_jobs_there_are(
         act(*each)
     small, large = (cost(lambda each=each: act(*each)) for each in stores)
     assert large.calls == small.calls
-    # Numbers have more digits.
-    assert abs(large.size - small.size) < 100
+    # Numbers have more digits: a dozen of them in each of five commits.
+    assert abs(large.size - small.size) < 150
     assert 0 < large.size < 30_000
 
 

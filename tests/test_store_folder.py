@@ -6,13 +6,20 @@ import os
 import stat
 import subprocess
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable, List, NoReturn
 
 import pytest
 
 from queuectl import clock
 from queuectl import job as rules
-from queuectl.errors import DamagedError, InvalidValueError, NoStoreError, RequestError, StoreError
+from queuectl.errors import (
+    DamagedError,
+    InvalidValueError,
+    NoStoreError,
+    RequestError,
+    StoreError,
+    StoreFullError,
+)
 from queuectl.store import recovery
 from queuectl.store.base import Member
 from queuectl.store.file import FileStore
@@ -239,15 +246,38 @@ def test_a_job_file_that_is_none_is_refused(disk: Disk) -> None:
         disk.jobs.rmdir() if disk.jobs.is_dir() else disk.jobs.unlink()
 
 
-def test_output_that_cannot_be_removed_takes_nothing_back(disk: Disk) -> None:
+def test_a_job_whose_output_cannot_be_removed_stays(disk: Disk) -> None:
+    """So that what is left of it can be found, and the removal tried again."""
     store = disk.open()
-    (job,) = add(store, "a")
+    jobs = add(store, "a", "b")
     kept = Path(store.kept_output("a", 1))
     kept.parent.parent.mkdir()
     kept.parent.write_text("no folder")
-    store.remove([job])
+    with pytest.raises(StoreError, match=f"^cannot remove output in {kept.parent}: Not a dir"):
+        store.remove(jobs)
+    assert everything(store) == jobs[::-1]
+    kept.parent.unlink()
+    store.remove(jobs)
     assert everything(store) == []
-    assert disk.notices[-1].startswith(f"cannot remove output in {kept.parent}: ")
+
+
+def test_output_is_removed_before_its_job(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may make the room that the commit needs."""
+    store = disk.open()
+    (job,) = add(store, "a")
+    kept = Path(store.kept_output("a", 1))
+    kept.parent.mkdir(parents=True)
+    kept.write_text("output")
+
+    def append(*args: object) -> NoReturn:
+        assert not kept.exists()
+        raise StoreFullError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store._file, "append", append)
+        with pytest.raises(StoreFullError):
+            store.remove([job])
+    assert everything(store) == [job]
 
 
 def test_a_new_job_does_not_show_the_output_of_an_old_one(disk: Disk) -> None:

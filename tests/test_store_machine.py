@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from typing import Any, Callable, List, Optional, Tuple, Type
+from dataclasses import replace
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,6 +22,7 @@ from queuectl import clock
 from queuectl import job as rules
 from queuectl.errors import RequestError, WrongStateError
 from queuectl.job import Job, JobState
+from queuectl.queues import QueueRule, rule_changes
 from queuectl.store.base import Store
 from queuectl.store.file import FileStore
 from queuectl.store.journal import Journal
@@ -32,6 +34,23 @@ HORIZON = 100.0
 FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 IDS = st.sampled_from([f"job{number}" for number in range(8)])
+QUEUES = ("default", "q", "r")
+# Mostly nothing of it, as most jobs are.
+OPTIONS = st.fixed_dictionaries(
+    {},
+    optional={
+        "priority": st.sampled_from([0, 0, 5, -5]),
+        "queue": st.sampled_from(QUEUES),
+        "unique": st.sampled_from(["k", "K"]),
+        "backoff_max": st.sampled_from([0.5, 1000.0]),
+        "labels": st.just(("a", "b")),
+    },
+)
+PLACES = st.fixed_dictionaries(
+    {"priority": st.sampled_from([0, 5]), "queue": st.sampled_from(QUEUES)}
+)
+SERVED = st.none() | st.none() | st.lists(st.sampled_from(QUEUES), max_size=2)
+RULES = st.builds(QueueRule, st.sampled_from([None, 1, 2]), st.sampled_from([False, False, True]))
 WHO = st.integers(0, 1)
 PICK = st.integers(0, 63)
 SECONDS = st.one_of(
@@ -72,15 +91,81 @@ class StoreMachine(RuleBasedStateMachine):
     def begin(self, number: int) -> None:
         self.both(0, lambda store: store.add([self.new(f"first{each}") for each in range(number)]))
 
-    @rule(who=WHO, job_ids=st.lists(IDS, min_size=1, max_size=3), delay=st.none() | SECONDS)
-    def add(self, who: int, job_ids: List[str], delay: Optional[float]) -> None:
+    @rule(
+        who=WHO,
+        job_ids=st.lists(IDS, min_size=1, max_size=3),
+        delay=st.none() | SECONDS,
+        options=OPTIONS,
+    )
+    def add(
+        self, who: int, job_ids: List[str], delay: Optional[float], options: Dict[str, Any]
+    ) -> None:
         run_at = None if delay is None else self.now + delay
-        jobs = [self.new(job_id, run_at) for job_id in job_ids]
+        jobs = [self.new(job_id, run_at, **options) for job_id in job_ids]
         self.saw(self.both(who, lambda store: store.add(jobs, job_ids)) or [])
 
-    @rule(who=WHO)
-    def claim(self, who: int) -> None:
-        self.claim_with(who, None)
+    @rule(
+        who=WHO,
+        picks=st.lists(PICK, min_size=1, max_size=2, unique=True),
+        number=st.integers(1, 2),
+        any_end=st.booleans(),
+        stale=st.booleans(),
+        options=OPTIONS,
+    )
+    def add_children(
+        self,
+        who: int,
+        picks: List[int],
+        number: int,
+        any_end: bool,
+        stale: bool,
+        options: Dict[str, Any],
+    ) -> None:
+        """Jobs that wait for the same others; of two the first waits for the second too."""
+        jobs = self.seen if stale else self.jobs()
+        parents = {jobs[pick % len(jobs)].id: jobs[pick % len(jobs)] for pick in picks if jobs}
+        ids = [f"child{len(self.seen)}-{each}" for each in range(number)]
+        names = {"after_any" if any_end else "after": tuple(parents)}
+        children = [self.new(job_id, None, **{**options, **names}) for job_id in ids]
+        if number == 2:
+            names = {"after": (*children[0].after, ids[1]), "after_any": children[0].after_any}
+            children[0] = replace(children[0], **names)
+            children[1] = replace(children[1], dependents=1, unique=None)
+        also = [
+            rules.awaited(job, self.now, number)
+            for job in parents.values()
+            if job.state != JobState.COMPLETED
+        ]
+        self.saw(self.both(who, lambda store: store.add(children, [], also)) or [])
+        self.saw([job for job in also if self.model.get(job.id) == job])
+
+    @rule(who=WHO, pick=PICK, options=OPTIONS)
+    def replace_one(self, who: int, pick: int, options: Dict[str, Any]) -> None:
+        """A new job takes the place of one that waits, and maybe its key."""
+        waiting = [job for job in self.jobs() if job.waits]
+        if waiting:
+            old = waiting[pick % len(waiting)]
+            new = self.new(f"child{len(self.seen)}", None, **{"unique": old.unique, **options})
+            also = [rules.cancel(old, self.now, "replaced")]
+            self.saw(self.both(who, lambda store: store.add([new], [], also)) or [])
+
+    @rule(who=WHO, pick=PICK, changes=PLACES, delay=st.none() | SECONDS)
+    def edit(self, who: int, pick: int, changes: Dict[str, Any], delay: Optional[float]) -> None:
+        jobs = [job for job in self.jobs() if job.waits or job.state == JobState.DEAD]
+        if jobs:
+            job = jobs[pick % len(jobs)]
+            run_at = self.now + delay if delay is not None and job.waits else None
+            edited = rules.edit(job, self.now, run_at, **changes)
+            self.both(who, lambda store: store.save([edited]))
+            self.saw([edited])
+
+    @rule(who=WHO, queue=st.sampled_from(QUEUES), new=RULES)
+    def set_rule(self, who: int, queue: str, new: QueueRule) -> None:
+        self.both(who, lambda store: store.configure(rule_changes(queue, new._asdict())))
+
+    @rule(who=WHO, queues=SERVED)
+    def claim(self, who: int, queues: Optional[List[str]]) -> None:
+        self.claim_with(who, None, queues)
 
     @precondition(lambda self: any(job.state == JobState.PROCESSING for job in self.seen))
     @rule(who=WHO, pick=PICK, event=EVENTS, delay=SECONDS, fresh=st.booleans())
@@ -112,6 +197,17 @@ class StoreMachine(RuleBasedStateMachine):
             else self.pick(picks)
         )
         self.both(who, lambda store: store.remove(jobs))
+
+    @rule(who=WHO, pick=PICK)
+    def remove_a_parent(self, who: int, pick: int) -> None:
+        """Together with it, those that wait for it are ended."""
+        jobs = [job for job in self.jobs() if job.dependents]
+        if jobs:
+            parent = jobs[pick % len(jobs)]
+            children = [job for job in self.model.children([parent]) if job.id != parent.id]
+            ended = [rules.cancel(job, self.now, "purged") for job in children]
+            self.both(who, lambda store: store.remove([parent], ended))
+            self.saw(ended)
 
     @rule(who=WHO)
     def rewrite(self, who: int) -> None:
@@ -152,16 +248,26 @@ class StoreMachine(RuleBasedStateMachine):
         assert sorted(store.find("job", 99)) == sorted(self.model.find("job", 99))
         for job_id in {job.id for job in self.seen[-8:]} | {"job0", "absent"}:
             assert store.get(job_id) == self.model.get(job_id)
-        assert store.claimable(self.now, HORIZON) == self.model.claimable(self.now, HORIZON)
+        for queues in (None, ["default"], ["q", "r"]):
+            asked = (self.now, HORIZON, queues)
+            assert store.claimable(*asked) == self.model.claimable(*asked)
+            assert store.awaits_retry(queues) == self.model.awaits_retry(queues)
+        assert store.running() == self.model.running()
+        assert store.tally() == self.model.tally()
+        assert store.children(jobs) == self.model.children(jobs)
+        for key in ("k", "K"):
+            assert store.holder(key) == self.model.holder(key)
         for state in (JobState.DEAD, JobState.COMPLETED):
             assert list(store.select([state], 2)) == list(self.model.select([state], 2))
 
-    def claim_with(self, who: int, done: Optional[Job]) -> None:
-        claimed = self.both(who, lambda store: store.claim("w1", self.now, HORIZON, done))
+    def claim_with(self, who: int, done: Optional[Job], queues: Optional[List[str]] = None) -> None:
+        claimed = self.both(
+            who, lambda store: store.claim("w1", self.now, HORIZON, done, queues=queues)
+        )
         if claimed is not None:
             self.saw([claimed])
         if done is None and claimed is None:
-            assert self.stores[who].next_due() == self.model.next_due()
+            assert self.stores[who].next_due(queues) == self.model.next_due(queues)
 
     def save(self, who: int, jobs: List[Job], event: str, delay: float) -> None:
         changed = [self.changed(job, event, delay) for job in jobs]
@@ -187,8 +293,12 @@ class StoreMachine(RuleBasedStateMachine):
         except WrongStateError:
             return None
 
-    def new(self, job_id: str, run_at: Optional[float] = None) -> Job:
-        return rules.enqueue(job_id, f"echo {job_id}", self.now, max_retries=3, run_at=run_at)
+    def new(self, job_id: str, run_at: Optional[float] = None, **options: Any) -> Job:
+        if "backoff_max" in options:
+            options["backoff_base"] = 2.0
+        return rules.enqueue(
+            job_id, f"echo {job_id}", self.now, max_retries=3, run_at=run_at, **options
+        )
 
     def saw(self, jobs: List[Job]) -> None:
         self.seen.extend(jobs)

@@ -14,6 +14,7 @@ import functools
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Union
 
@@ -28,6 +29,7 @@ from queuectl.store import recovery
 from queuectl.store.base import Member
 from queuectl.store.disk import sync_folder
 from queuectl.store.file import FileStore
+from queuectl.store.rebuild import HELD
 from queuectl.testing.common import (
     HORIZON,
     NOW,
@@ -143,10 +145,16 @@ def die() -> None:
     raise Died
 
 
+def without_times(job: Job) -> Job:
+    """A job without when it was put with the dead, if a repair did that: each does it anew."""
+    return replace(job, updated_at="", finished_at="") if job.last_error == HELD else job
+
+
 def shown(path: Path) -> Shown:
     store = FileStore(str(path), create=False)
     try:
-        return Shown(tuple(everything(store)), tuple(sorted(store.settings().items())))
+        jobs = tuple(map(without_times, everything(store)))
+        return Shown(jobs, tuple(sorted(store.settings().items())))
     finally:
         store.close()
 
@@ -404,6 +412,18 @@ def damaged_everywhere(disk: Disk) -> None:
     (disk.path / "workers" / "w1.json").write_text(json.dumps(worker._asdict()))
 
 
+def damaged_jobs(disk: Disk) -> None:
+    """The same but for the settings, the replacing of which would make other syncs needless."""
+    damaged_everywhere(disk)
+    (disk.path / "settings.json").unlink()
+
+
+def damaged_settings(disk: Disk) -> None:
+    """Nothing else is damaged."""
+    some_jobs(disk)
+    (disk.path / "settings.json").write_bytes(b"{")
+
+
 def repair(story: Story) -> None:
     """What is whole is kept, whenever the power is lost, and the copy is there before a change."""
     story.do(story.disk.repair)
@@ -450,6 +470,8 @@ PLANS = {
     "mend for another": Plan(mend_for_another),
     "mend and die": Plan(mend_and_die),
     "repair": Plan(repair, damaged_everywhere, look=RepairAgain),
+    "repair jobs": Plan(repair, damaged_jobs, look=RepairAgain),
+    "repair settings": Plan(repair, damaged_settings, look=RepairAgain),
 }
 
 

@@ -12,10 +12,19 @@ from hypothesis import strategies as st
 from queuectl import job as rules
 from queuectl.job import Job, JobState
 from queuectl.store.journal import Commit
-from queuectl.store.record import HEADS, from_line, none_if_purged, purged_line, to_line
+from queuectl.store.record import (
+    HEADS,
+    Plan,
+    from_line,
+    none_if_purged,
+    purged_line,
+    read_plan,
+    to_line,
+)
 from queuectl.store.rewrite import is_worthwhile
 from queuectl.testing.common import NOW
 
+USUAL = Plan("default", 0, None, 0, ())
 # What argv can hold: text, and bytes that are none as lone surrogates.
 CHARACTERS = st.characters() | st.characters(min_codepoint=0xDC80, max_codepoint=0xDCFF)
 TEXT = st.text(CHARACTERS, max_size=20) | st.sampled_from(
@@ -38,6 +47,18 @@ JOBS = st.builds(
     exit_code=st.sampled_from([None, 0, 255]),
     cancel_requested=st.booleans(),
     seq=st.sampled_from([1, 10, 1 << 40]),
+    priority=st.sampled_from([0, 0, 10, -1_000_000]),
+    queue=st.sampled_from(["default", "default", "q-1.x_Y"]),
+    signal=st.sampled_from([None, None, 9]),
+    timed_out=st.booleans(),
+    after=st.sampled_from([(), ("a", "b.c")]),
+    dependents=st.sampled_from([0, 0, 12]),
+    unique=st.none() | st.none() | TEXT,
+    labels=st.sampled_from([(), ("urgent", '"parents":[1]')]),
+    env=st.just(()) | st.tuples(TEXT.map("A={}".format)),
+    backoff_max=st.none() | st.floats(0, 3155760000.0, exclude_min=True) | st.integers(1, 99),
+    success_codes=st.sampled_from([(0,), (0, 3)]),
+    parents=st.sampled_from([(), (), (7,), (1 << 40, -3)]),
 )
 
 
@@ -58,9 +79,16 @@ def test_its_beginning_says_what_scheduling_needs(job: Job) -> None:
     assert match is not None
     head = (job.id.encode(), b"%d" % job.seq, job.state.encode(), run_at)
     assert match.groups()[:4] == head
+    reach = None if job.backoff_max is None else 2 * job.backoff_max
+    plan = Plan(job.queue, job.priority, reach, job.dependents, job.parents)
+    assert (read_plan(*match.groups()[4:]) or USUAL) == plan
+    # Most lines are as short as they can be.
+    assert (b'"priority"' in line.replace(b'\\"', b"")) == (plan != USUAL)
     match = HEADS.match(purged_line(job))
     assert match is not None
-    assert match.groups() == (job.id.encode(), b"%d" % job.seq, b"purged", None)
+    assert match.groups()[:4] == (*head[:2], b"purged", None)
+    assert (read_plan(*match.groups()[4:]) or USUAL) == plan
+    assert (job.unique is None) == (b'"unique":' not in purged_line(job))
     assert none_if_purged(purged_line(job)) is None
     assert none_if_purged(line) == line
 

@@ -90,6 +90,35 @@ class TestReboot:
             assert disk.torn == []
             assert disk.jobs.stat().st_size == len(data)
 
+    def test_what_was_acknowledged_and_is_cut_off_is_missed(self, disk: Disk) -> None:
+        """Also at the end of a commit, and whether or not the machine was booted since."""
+        store = disk.open()
+        add(store, "a")
+        end = disk.jobs.stat().st_size
+        add(store, "b")
+        disk.close()
+        note = disk.boot.read_bytes()
+        data = disk.jobs.read_bytes()
+        for length in (end, end + 9):
+            for has_booted in (False, True):
+                disk.jobs.write_bytes(data[:length])
+                disk.boot.write_bytes(note)
+                if has_booted:
+                    disk.reboot()
+                for act in (
+                    lambda store: store.add([new_job("x")]),
+                    lambda store: store.add([new_job("x")], ["x"]),
+                    lambda store: store.claim("w", NOW, HORIZON),
+                ):
+                    with pytest.raises(DamagedError) as caught:
+                        act(disk.open())
+                    assert caught.value.offset == end
+                assert disk.jobs.read_bytes() == data[:length]
+                assert disk.torn == []
+        disk.repair()
+        add(disk.open(), "c")
+        assert ids(shown(disk)) == ["c", "a"]
+
     def test_nor_is_it_cut_because_a_disk_failed_since(self, disk: Disk) -> None:
         add(disk.open(), "a", "b")
         data = disk.jobs.read_bytes()

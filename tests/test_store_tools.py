@@ -21,11 +21,11 @@ from queuectl.job import Job, JobState
 from queuectl.store.base import Counts
 from queuectl.store.doctor import examine
 from queuectl.store.file import FileStore
+from queuectl.store.finding import DAMAGE, Finding
 from queuectl.store.folder import StoreFolder
 from queuectl.store.journal import Journal
 from queuectl.store.lock import StoreLock
 from queuectl.store.repair import Repaired, repair
-from queuectl.store.surroundings import DAMAGE, Finding
 from queuectl.testing.common import HORIZON, NOW, add, claim_one, everything, new_job
 
 ROOT = os.geteuid() == 0

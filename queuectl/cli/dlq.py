@@ -9,6 +9,7 @@ import click
 from queuectl.changes import Retried
 from queuectl.cli import output
 from queuectl.cli.command import Group, Session, help_if_bare, pass_session
+from queuectl.cli.completers import complete_dead
 from queuectl.cli.selection import choose, label_option
 from queuectl.cli.told import count_of, print_array, tell_followers, tell_jobs, tell_refused
 from queuectl.filter import DEAD_JOBS
@@ -61,7 +62,7 @@ def _print_table(dead: List[Job]) -> None:
 
 
 @dlq.command("retry", short_help="Put dead jobs back into the queue.")
-@click.argument("job_ids", nargs=-1, metavar="ID...")
+@click.argument("job_ids", nargs=-1, metavar="ID...", shell_complete=complete_dead)
 @click.option("--all", "everything", is_flag=True, help="All dead jobs.")
 @label_option("All dead jobs with this label.")
 @pass_session
@@ -93,7 +94,7 @@ def retry(
 
 
 @dlq.command("purge", short_help="Delete dead jobs and what they printed.")
-@click.argument("job_ids", nargs=-1, metavar="ID...")
+@click.argument("job_ids", nargs=-1, metavar="ID...", shell_complete=complete_dead)
 @click.option("--all", "everything", is_flag=True, help="All dead jobs.")
 @pass_session
 def purge(session: Session, job_ids: Tuple[str, ...], everything: bool) -> None:

@@ -11,13 +11,14 @@ from queuectl.cli.command import Command, Session, pass_session
 from queuectl.errors import DamagedError
 from queuectl.render import row, to_json
 from queuectl.store.doctor import examine
+from queuectl.store.finding import DAMAGE, Finding, count
 from queuectl.store.lock import StoreLock
 from queuectl.store.opening import find_files, locate
 from queuectl.store.repair import Repaired, repair
-from queuectl.store.surroundings import DAMAGE, Finding, count
 from queuectl.text import as_utf8
 
 _FEW = 5
+_LOOK = "look whether their commands are right, then queuectl dlq retry"
 
 
 @click.command(cls=Command, short_help="Examine the store, and repair it.")
@@ -33,7 +34,8 @@ def doctor(context: click.Context, session: Session, wants_repair: bool) -> None
 
     With --repair it first copies the store into a folder before-repair-TIME in
     it, then keeps every job of which a whole line is left, and tells what was
-    lost. Stop the workers before. What jobs printed is neither copied nor
+    lost. A job that waits, but whose command may have been altered, is kept as
+    dead. Stop the workers before. What jobs printed is neither copied nor
     touched. A store that is sound stays as it is.
 
     Example:
@@ -84,6 +86,8 @@ def _record(
             unreadable=repaired.unreadable,
             reverted=list(repaired.reverted),
             unchecked=list(repaired.unchecked),
+            held=list(repaired.held),
+            missing=repaired.missing,
         )
     return record
 
@@ -98,11 +102,13 @@ def _rows(findings: Sequence[Finding], repaired: Optional[Repaired]) -> Iterator
         yield finding.level, as_utf8(finding.file), finding.offset, message
     if repaired is not None and repaired.copy is not None:
         yield "copy", as_utf8(repaired.copy), None, "the store as it was"
-        for level in ("lost", "reverted", "unchecked"):
+        for level in ("lost", "reverted", "unchecked", "held"):
             for job_id in getattr(repaired, level):
                 yield level, None, None, job_id
         if repaired.unnamed:
             yield "lost", None, None, _unnamed(repaired.unnamed)
+        if repaired.missing:
+            yield "lost", None, None, _missing(repaired.missing)
         if repaired.unreadable:
             yield "unreadable", None, None, _unreadable(repaired.unreadable)
         for finding in repaired.left:
@@ -133,17 +139,25 @@ def _outcome(repaired: Repaired) -> Iterator[Tuple[str, str]]:
         (repaired.lost, "💀", "lost"),
         (repaired.reverted, "🔄", "back in an earlier state"),
         (repaired.unchecked, "📝", "kept from damaged commits, so that nothing vouches for them"),
+        (repaired.held, "💀", f"kept from damaged commits, but dead: {_LOOK}"),
     ):
         if ids:
             yield symbol, f"{count(len(ids), 'job')} {what}{_some(ids)}"
     if repaired.unnamed:
         yield "💀", f"{_unnamed(repaired.unnamed)} lost"
+    if repaired.missing:
+        yield "💀", _missing(repaired.missing)
     if repaired.unreadable:
         yield "📝", _unreadable(repaired.unreadable)
 
 
 def _unnamed(number: int) -> str:
     return f"{count(number, 'job')} of unknown id"
+
+
+def _missing(number: int) -> str:
+    what = "what it changed is lost" if number == 1 else "what they changed is lost"
+    return f"nothing is left of {count(number, 'commit')}: {what}"
 
 
 def _unreadable(number: int) -> str:

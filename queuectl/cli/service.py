@@ -36,7 +36,8 @@ _UNIT = """\
 #   systemctl --user enable --now queuectl
 # To have it run while you are not logged in, from boot on:
 #   loginctl enable-linger
-# Do it again when queuectl, the store, your PATH, shutdown_grace or kill_grace has changed.
+# Do it again when queuectl, the store, your PATH, shutdown_grace, kill_grace or the first of the
+# hooks (on_complete, on_failed, on_dead) has changed.
 
 [Unit]
 Description=QueueCTL workers
@@ -109,6 +110,8 @@ def _command(count: Optional[int]) -> str:
 
 def _patience(session: Session) -> int:
     """How long `start` may take to stop, in seconds, if nobody changes the settings."""
+    from queuectl.notifier import time_for_hooks
+
     try:
         with session.open() as manager:
             stored = manager.store.settings()
@@ -116,7 +119,7 @@ def _patience(session: Session) -> int:
         stored = {}
     # Without the variables of this shell, which the service does not have.
     settings = Settings(stored, {})
-    graces: float = settings["shutdown_grace"] + settings["kill_grace"]
+    graces: float = settings["shutdown_grace"] + settings["kill_grace"] + time_for_hooks(settings)
     return math.ceil(graces) + _MARGIN
 
 

@@ -115,10 +115,10 @@ def _read(file: BinaryIO, progress: output.Progress) -> _Queue:
     except InvalidValueError as error:
         raise InvalidValueError(f"line 1: {error}") from error
     jobs = list(_read_jobs(lines, progress))
-    if header.get("jobs") != len(jobs):
+    said = header.get("jobs")
+    if type(said) is not int or said != len(jobs):
         raise InvalidValueError(
-            f"the export is not whole: line 1 says {header.get('jobs')!r} jobs, "
-            f"there are {len(jobs)}"
+            f"the export is not whole: line 1 says {said!r} jobs, there are {len(jobs)}"
         )
     return _Queue(settings, jobs)
 
@@ -154,8 +154,9 @@ def _checked_header(header: Dict[str, Any]) -> Dict[str, str]:
     """Return the settings that a header holds."""
     if header.get("format") != _FORMAT:
         raise InvalidValueError("it is not the header of a queuectl export")
-    if header.get("version") != _VERSION:
-        version = header.get("version")
+    version = header.get("version")
+    # For JSON's true is equal to 1.
+    if type(version) is not int or version != _VERSION:
         raise InvalidValueError(f"this queuectl does not know version {version!r}: upgrade it")
     settings = header.get("settings")
     if not isinstance(settings, dict):

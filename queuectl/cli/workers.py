@@ -90,6 +90,9 @@ def start(
     them are not kept. The setting shell runs them, by default /bin/sh, which is
     often dash and not bash; there, "pg_dump | gzip" succeeds when pg_dump fails.
 
+    The settings on_complete, on_failed and on_dead name commands that tell you of
+    jobs that completed, failed or went to the dead letter queue.
+
     Ends with 0 when told to stop or drained, with 130 after Ctrl-C, with 128 and
     the signal's number after a second signal, with 1 if --drain ended early. How
     jobs ended does not matter.
@@ -169,6 +172,8 @@ def _stop(
     session: Session, manager: QueueManager, force: bool
 ) -> Tuple[List[Member], List[Member]]:
     """Ask all that run to stop; returns who was asked, and who has not ended in time."""
+    from queuectl.notifier import time_for_hooks
+
     asked = {member.id: member for member in manager.members("supervisor")}
     settings = manager.settings
     grace = 0.0 if force else settings["shutdown_grace"]
@@ -177,6 +182,8 @@ def _stop(
         how_long = f"; running jobs have up to {format_duration(grace)}" if grace else ""
         output.line(output.screen().say("🛑", f"Stopping process {processes}{how_long}"))
         output.flush()
+    if not force:
+        grace += time_for_hooks(settings)
     deadline = time.monotonic() + grace + settings["kill_grace"] + _MARGIN
     left, deaf = dict(asked), dict(asked)
     is_job = _is_job_of(manager)

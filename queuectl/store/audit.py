@@ -13,6 +13,7 @@ from zlib import crc32
 from queuectl.errors import DamagedError
 from queuectl.store.journal import COMMIT_LINES, Commit, parse_commit
 from queuectl.store.look import Look, blocks
+from queuectl.store.recovery import MISSING
 
 
 class Range(NamedTuple):
@@ -37,12 +38,14 @@ class Audit(NamedTuple):
         newest: the commit with the highest number whose line is right, if there is any.
         end: the offset behind what counts.
         lost_end: whether what follows is more than a torn tail: an end that the disk did not hold.
+        missing: of how many commits not even a damaged line is there.
     """
 
     bad: List[Range]
     newest: Optional[Commit]
     end: int
     lost_end: bool = False
+    missing: int = 0
 
 
 def audit(look: Look) -> Audit:
@@ -51,10 +54,13 @@ def audit(look: Look) -> Audit:
     before: List[Optional[Commit]] = []
     last: Optional[Commit] = None
     newest: Optional[Commit] = None
+    missing = 0
     for start, commit, is_whole in _segments(look):
         if not is_whole:
             bad.append(Range(start, commit.end, _reason(last, commit)))
             before.append(last)
+            if last is not None:
+                missing += _missing(look, bad[-1], last.number, commit.number)
         if newest is None or commit.number > newest.number:
             newest = commit
         last = commit
@@ -62,13 +68,27 @@ def audit(look: Look) -> Audit:
     if end is not None:
         bad.append(end)
         before.append(last)
+        if look.note is not None:
+            number = -1 if newest is None else newest.number
+            missing += _missing(look, end, number, look.note.commit)
     if not look.header_is_right and (not bad or bad[0].start > 0):
         bad.insert(0, Range(0, 0, "there is no header"))
         before.insert(0, None)
     first = before[0] if before else None
     if first is not None and _may_be_cut(look, first):
         return Audit([], first, bad[0].start, lost_end=True)
-    return Audit(bad, newest, max(0 if last is None else last.end, bad[-1].stop if bad else 0))
+    stop = max(0 if last is None else last.end, bad[-1].stop if bad else 0)
+    return Audit(bad, newest, stop, missing=missing)
+
+
+def _missing(look: Look, bad: Range, first: int, last: int) -> int:
+    """How many of the commits behind the first, up to the last, have no line in a range at all."""
+    number, done = last - first, bad.start
+    for offset, block in blocks(look.fd, bad.start, bad.stop):
+        for match in COMMIT_LINES.finditer(block):
+            number, done = number - 1, offset + match.end()
+    # One that was cut short has no line of its own, but something of it is left.
+    return max(number - (done < bad.stop), 0)
 
 
 def _may_be_cut(look: Look, last: Commit) -> bool:
@@ -100,7 +120,7 @@ def _bad_end(look: Look, last: Optional[Commit], newest: Optional[Commit]) -> Op
     if last.end < look.end:
         return Range(last.end, look.end, f"commit {last.number + 1} is damaged")
     if look.note is not None and look.note.commit > newest.number:
-        reason = f"what follows up to commit {look.note.commit} is missing"
+        reason = MISSING.format(look.note.commit)
         return Range(last.end, look.size, reason)
     return None
 

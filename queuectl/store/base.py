@@ -10,7 +10,18 @@ once the disk holds it. All may raise StoreError, DamagedError and StoreLockedEr
 from __future__ import annotations
 
 import abc
-from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from queuectl.job import Job
 
@@ -131,8 +142,9 @@ class Store(abc.ABC):
         But for `seq` and `parents` they are kept as they are, in whatever state, as when a queue is
         moved here. `given_ids` are those that a user chose, so that a job may have one already; it
         costs a look at all jobs. `also` are changed jobs as for `save`: those for which new ones
-        wait, and those that new ones replace. Raises DuplicateIdError; KeyTakenError if the unique
-        key of a new job would have two holders; and what `save` does.
+        wait, and those that new ones replace. Whoever has others wait for it, new or not, counts
+        them in `dependents`, or it keeps nobody waiting. Raises DuplicateIdError; KeyTakenError if
+        the unique key of a new job would have two holders; and what `save` does.
         """
 
     @abc.abstractmethod
@@ -207,8 +219,8 @@ class Store(abc.ABC):
     def remove(self, jobs: Sequence[Job], also: Sequence[Job] = ()) -> None:
         """Remove these jobs and their output, and save others, all or none.
 
-        The output goes first, which makes room on a disk that is full. Raises ConflictError if one
-        has changed, and what `save` does.
+        The output goes first, which makes room on a disk that is full; if it cannot be removed, the
+        jobs stay. Raises ConflictError if one has changed, and what `save` does.
         """
 
     @abc.abstractmethod
@@ -223,7 +235,7 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def awaits_retry(self, queues: Optional[Collection[str]] = None) -> bool:
-        """Tell whether there, as of the last look, a failed job waits for nothing but its time.
+        """Tell whether, as of the last look, a failed job waits for nothing but its time and turn.
 
         In a queue that is paused none does.
         """
@@ -317,7 +329,10 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def configure(self, changes: Dict[str, Optional[str]]) -> None:
-        """Store settings; nothing as a value takes one out."""
+        """Store settings; nothing as a value takes one out.
+
+        The rule of a queue is news to those who listen: it may have let jobs become claimable.
+        """
 
     @abc.abstractmethod
     def spool(self, worker: str) -> str:
@@ -326,6 +341,14 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def kept_output(self, job_id: str, run: int) -> str:
         """Return the path to which the output of an ended run is moved, if it has any."""
+
+    @abc.abstractmethod
+    def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
+        """Remove the oldest kept output until there is at most `limit` bytes of it in all.
+
+        `spared` is asked only if some must go: it tells of which jobs, by id, and from which of
+        their runs on, output stays whatever its size.
+        """
 
     @abc.abstractmethod
     def sync(self) -> None:

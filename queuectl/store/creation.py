@@ -17,7 +17,7 @@ from queuectl.errors import DamagedError, NoStoreError, StoreError
 from queuectl.store import recovery
 from queuectl.store.base import Notice
 from queuectl.store.disk import replace_file
-from queuectl.store.folder import StoreFolder, refuse_foreign
+from queuectl.store.folder import StoreFolder, refuse_dangling, refuse_foreign
 from queuectl.store.journal import commit_line, header_line
 from queuectl.store.lock import StoreLock
 
@@ -49,6 +49,7 @@ def open_folder(folder: StoreFolder, lock: StoreLock, create: bool, notice: Noti
     try:
         folder.check_trust()
         if _holds_store(folder):
+            refuse_dangling(folder.settings)
             return
     except FileNotFoundError:
         pass
@@ -88,6 +89,7 @@ def _is_there(folder: StoreFolder) -> bool:
     try:
         status = os.stat(folder.job_file)
     except FileNotFoundError:
+        refuse_dangling(folder.job_file)
         return False
     except OSError as error:
         raise StoreError(f"cannot open the store {folder.path}: {error.strerror}") from error

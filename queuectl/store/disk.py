@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
 import os
+import stat
 from typing import Union
 
 from queuectl.errors import OutcomeUnknownError, StoreError, StoreFullError
@@ -13,6 +15,21 @@ from queuectl.errors import OutcomeUnknownError, StoreError, StoreFullError
 Mapped = Union[mmap.mmap, bytes]
 
 _CHUNK = 1 << 20
+
+
+def open_file(path: str, flags: int) -> int:
+    """Open a file that is there; OSError if that cannot be, StoreError if it is no file."""
+    try:
+        # Whoever opened a named pipe would wait for ever.
+        fd = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENXIO, errno.EISDIR):
+            raise
+    else:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            return fd
+        os.close(fd)
+    raise StoreError(f"cannot open {path}: it is not a file")
 
 
 def copy_range(source: int, target: int, start: int, stop: int) -> None:
@@ -101,8 +118,9 @@ def replace_file(path: str, data: bytes) -> None:
         StoreError: it cannot be written; the old one is still there.
     """
     new = path + ".new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd = os.open(new, flags, 0o600)
         try:
             write_all(fd, data)
             os.fsync(fd)
@@ -110,6 +128,9 @@ def replace_file(path: str, data: bytes) -> None:
             os.close(fd)
         os.rename(new, path)
     except OSError as error:
+        # On a disk that was full before, it must not take what little room there is.
+        with contextlib.suppress(OSError):
+            os.unlink(new)
         raise failure("write", path, error) from error
     try:
         sync_folder(os.path.dirname(path))

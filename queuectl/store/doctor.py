@@ -8,11 +8,13 @@ from __future__ import annotations
 from typing import Iterator, List, NamedTuple
 
 from queuectl import clock
+from queuectl.store.entries import refuse_unreadable
+from queuectl.store.finding import DAMAGE, NOTE, Finding, count
 from queuectl.store.folder import StoreFolder
 from queuectl.store.inventory import Inventory
 from queuectl.store.lock import StoreLock
 from queuectl.store.look import Look, look_at
-from queuectl.store.surroundings import DAMAGE, NOTE, Finding, count, look_around
+from queuectl.store.surroundings import look_around
 from queuectl.store.survey import Survey, Wrong
 
 
@@ -44,6 +46,7 @@ def examine(folder: StoreFolder, lock: StoreLock) -> List[Finding]:
         StoreLockedError: somebody holds its lock for too long.
     """
     now = clock.now()
+    refuse_unreadable(folder)
     with look_at(folder, lock) as look:
         return examine_look(folder, look, now).findings
 

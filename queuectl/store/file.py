@@ -20,6 +20,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     Optional,
     Sequence,
     Tuple,
@@ -27,6 +28,7 @@ from typing import (
 
 from queuectl import clock
 from queuectl import job as rules
+from queuectl.config import MAX_WORKERS
 from queuectl.errors import (
     ClaimLostError,
     ConflictError,
@@ -36,7 +38,7 @@ from queuectl.errors import (
     StoreGoneError,
 )
 from queuectl.job import Job, JobState
-from queuectl.queues import Rules, closed_queues, read_rules
+from queuectl.queues import Rules, closed_queues, is_rule, read_rules
 from queuectl.store import creation, settings_file
 from queuectl.store.base import Activity, Counts, Lost, Member, Notice, Store, Watch
 from queuectl.store.disk import failure
@@ -52,7 +54,6 @@ from queuectl.store.watched import NOTHING, Watched
 from queuectl.values import DEFAULT_QUEUE
 
 _SYNC_INTERVAL = 0.5
-_MANY = 1024  # more jobs than a supervisor has workers to wake
 
 
 class FileStore(Store):
@@ -107,7 +108,7 @@ class FileStore(Store):
                 if job_id not in watched or watched.take(job_id) is not None:
                     raise DuplicateIdError(job_id)
             before = [self._require_successor(job, watched) for job in also]
-            _require_free(jobs, also, watched)
+            _require_free([job for job in jobs if not job.is_over], also, watched)
             # A purge that died left the output of other jobs of these ids.
             self._folder.drop_logs(given_ids)
             first = self._file.journal.meta["seq"] + 1
@@ -128,6 +129,8 @@ class FileStore(Store):
             with self._file.writing():
                 added = write(NOTHING)
         self._members.tell_news(len(added))
+        for job in also:
+            self._tell_of_end(job)
         self._file.sync()
         return added
 
@@ -168,7 +171,7 @@ class FileStore(Store):
         return {queue: Counts(**counts) for queue, counts in tally.items()}
 
     def children(self, parents: Sequence[Job]) -> List[Job]:
-        numbers = [job.seq for job in parents if job.dependents]
+        numbers = {job.seq for job in parents if job.dependents}
         if not numbers:
             return []
         return self._file.read(lambda snapshot: snapshot.children(numbers))
@@ -215,12 +218,16 @@ class FileStore(Store):
 
     def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
         # One that fails or is claimed had its key already.
-        reborn = [job for job in jobs if job.state == JobState.PENDING]
-        keys = {job.unique for job in reborn if job.unique is not None}
+        pending = [job for job in jobs if job.state == JobState.PENDING]
+        keys = {job.unique for job in pending if job.unique is not None}
 
         def write(watched: Watched) -> None:
             before = [self._require_successor(job, watched) for job in jobs]
-            _require_free(reborn, jobs, watched)
+            begun: List[Job] = []
+            others: List[Job] = []
+            for was, job in zip(before, jobs):
+                (begun if was.is_over else others).append(job)
+            _require_free(begun, others, watched)
             self._file.append([to_line(job) for job in jobs], before, jobs)
 
         self._file.writing_newest([job.id for job in jobs], write, keys)
@@ -244,8 +251,8 @@ class FileStore(Store):
             )
 
         self._file.writing_newest([job.id for job in (*jobs, *also)], write)
-        if any(job.dependents for job in jobs):
-            self._members.tell_news(len(jobs))
+        for job in (*jobs, *also):
+            self._tell_of_end(job)
         self._file.sync()
 
     def next_due(self, queues: Optional[Collection[str]] = None) -> Optional[float]:
@@ -366,14 +373,34 @@ class FileStore(Store):
                 self._folder.settings,
                 {name: text for name, text in stored.items() if text is not None},
             )
-        # A queue may have been resumed, a delay have become shorter.
-        self._members.tell_news(_MANY)
+        if any(map(is_rule, changes)):
+            self._members.tell_news(MAX_WORKERS)
 
     def spool(self, worker: str) -> str:
         return self._members.path(worker, "out")
 
     def kept_output(self, job_id: str, run: int) -> str:
         return self._folder.log(job_id, run)
+
+    def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
+        logs = self._folder.kept_logs()
+        excess = sum(log.size for log in logs) - limit
+        if excess <= 0:
+            return
+        first_spared = spared()
+        for log in sorted(logs):
+            if excess <= 0:
+                return
+            if log.job_id in first_spared and log.run >= first_spared[log.job_id]:
+                continue
+            path = self._folder.log(log.job_id, log.run)
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise failure("remove", path, error) from error
+            excess -= log.size
 
     def sync(self) -> None:
         self._file.reopen_if_replaced()
@@ -508,7 +535,7 @@ class FileStore(Store):
         """Tell the supervisors of what may be claimed now that could not before."""
         if job.waits:
             self._members.tell_news(1)
-        elif job.dependents or job.queue in self._rules:
+        elif job.dependents or self._rules_of is None or job.queue in self._rules:
             self._members.tell_news(job.dependents + 1)
 
     def _claimed_by(self, worker: str) -> Optional[Job]:
@@ -536,12 +563,18 @@ class FileStore(Store):
         self._file.reopen_if_replaced()
 
 
-def _require_free(jobs: Iterable[Job], but: Sequence[Job], watched: Watched) -> None:
-    """Raise KeyTakenError unless the unique keys of these jobs are free, or one of them has it."""
-    ids = {job.id for job in but}
-    taken: Dict[str, str] = {}
+def _require_free(jobs: Iterable[Job], others: Sequence[Job], watched: Watched) -> None:
+    """Raise KeyTakenError unless these jobs can have their unique keys.
+
+    Args:
+        jobs: they had none before.
+        others: those that are saved in the same commit.
+        watched: has the holders of the keys.
+    """
+    ids = {job.id for job in others}
+    taken = {job.unique: job.id for job in others if not job.is_over}
     for job in jobs:
-        if job.unique is None or job.is_over:
+        if job.unique is None:
             continue
         holder = watched.holder(job.unique, ids)
         other = taken.setdefault(job.unique, job.id) if holder is None else holder.id

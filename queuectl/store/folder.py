@@ -8,15 +8,17 @@ inherit.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from typing import Iterable, Optional
+from typing import Iterable, List, NamedTuple, Optional
 from zlib import crc32
 
-from queuectl.errors import StoreError
+from queuectl.errors import DamagedError, StoreError
 
 NAME = "queuectl_data"
 ASIDE = "before-repair-"
+DANGLING = "it is a link to what is not there"
 
 
 def find_folder(start: str, home: str) -> str:
@@ -45,6 +47,15 @@ def find_folder(start: str, home: str) -> str:
             break
         folder = parent
     return os.path.join(start, NAME)
+
+
+class Log(NamedTuple):
+    """Kept output of a run: when it was last written to, in nanoseconds, its size, and whose."""
+
+    changed: int
+    size: int
+    job_id: str
+    run: int
 
 
 class StoreFolder:
@@ -96,6 +107,28 @@ class StoreFolder:
                 pass
             except OSError as error:
                 raise StoreError(f"cannot remove output in {folder}: {error.strerror}") from error
+
+    def kept_logs(self) -> List[Log]:
+        """Find all output that is kept, in one walk.
+
+        Raises:
+            StoreError: it cannot be looked at.
+        """
+        found: List[Log] = []
+        try:
+            for part in os.scandir(self.logs):
+                for entry in os.scandir(part.path) if part.is_dir(follow_symlinks=False) else ():
+                    job_id, _, run = entry.name[: -len(".log")].rpartition(".")
+                    if entry.name.endswith(".log") and run.isdigit():
+                        with contextlib.suppress(FileNotFoundError):
+                            status = entry.stat(follow_symlinks=False)
+                            size, changed = status.st_size, status.st_mtime_ns
+                            found.append(Log(changed, size, job_id, int(run)))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StoreError(f"cannot look through {self.logs}: {error.strerror}") from error
+        return found
 
     def torn(self, moment: str) -> str:
         """A name, not used yet, for the file that keeps what is cut off the job file."""
@@ -183,6 +216,12 @@ def refuse_foreign(what: str, path: str, status: os.stat_result) -> None:
         raise StoreError(f"{what} belongs to {owner_name(status.st_uid)}: use your own")
     if status.st_mode & 0o022:
         raise StoreError(f"{what} can be written by others: chmod go-w {path}")
+
+
+def refuse_dangling(path: str) -> None:
+    """Raise DamagedError if a path is that of a link to nothing: what it led to is missed."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise DamagedError(path, 0, DANGLING)
 
 
 def owner_name(uid: int) -> str:

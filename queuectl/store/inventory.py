@@ -11,7 +11,7 @@ from queuectl.errors import InvalidValueError
 from queuectl.job import Job, JobState
 from queuectl.soundness import check_fit, to_record
 from queuectl.store.creation import EMPTY_COUNTS
-from queuectl.store.record import PURGED
+from queuectl.store.record import PURGED, from_line
 from queuectl.store.survey import Fragment, Place, Survey, Wrong
 
 
@@ -28,7 +28,9 @@ class Inventory:
         running: the running jobs, with their workers.
         lost: the ids of jobs of which no whole line is left.
         reverted: of jobs whose newest line is not whole, but an older one is.
-        unchecked: of jobs that are kept from lines for which nothing vouches.
+        unchecked: of jobs that are kept as lines say for which nothing vouches.
+        held: of those for whose commands nothing vouches either, and that would be run: a repair
+            puts them with the dead, for somebody to look at them.
         unnamed: how many jobs are lost whose ids are not known.
         unreadable: how many lines do not even tell whose they were: so many jobs more may be in an
             earlier state.
@@ -43,6 +45,7 @@ class Inventory:
         self.lost: List[str] = []
         self.reverted: List[str] = []
         self.unchecked: List[str] = []
+        self.held: List[str] = []
         self._hashes = array("q")
         self._torn: Dict[str, Fragment] = {
             each.id: each for each in survey.fragments if each.id is not None
@@ -78,6 +81,9 @@ class Inventory:
     def _read(self, seq: int, place: Place) -> Optional[Job]:
         path = self._survey.files[place.source][0]
         line = self._survey.line(place)
+        if place.unchecked:
+            # Only a line that is exactly what would be written is taken.
+            return from_line(line)
         try:
             job = to_record(json.loads(line))
             if job.seq != seq:
@@ -98,18 +104,21 @@ class Inventory:
     def _take(self, job: Job, place: Place) -> None:
         self._count(place, 1)
         self._hashes.append(hash(job.id))
-        if job.state == JobState.PROCESSING:
-            self.running.append((job.id, str(job.worker)))
-        if place.unchecked:
+        if place.would_run:
+            self.held.append(job.id)
+        elif place.unchecked:
             self.unchecked.append(job.id)
+        if job.state == JobState.PROCESSING and not place.would_run:
+            self.running.append((job.id, str(job.worker)))
         torn = self._torn.get(job.id)
         if torn is not None and (place.source, place.offset) < (torn.source, torn.offset):
             self.reverted.append(job.id)
 
     def _count(self, place: Place, by: int) -> None:
-        if place.state == "delayed":
+        state = JobState.DEAD if place.would_run else place.state
+        if state == "delayed":
             self.counts["pending"] += by
-        self.counts[place.state] += by
+        self.counts[state] += by
 
     def _drop_doubles(self) -> None:
         """Of jobs with the same id, keep the last that was checked."""

@@ -65,6 +65,7 @@ class JobFile:
         self.index: Optional[Index] = None
         self._watched: Optional[Watched] = None
         self._boot_checked = False
+        self._vouched = 0
         self._folder_synced = False
         self.journal = self._open()
 
@@ -333,11 +334,14 @@ class JobFile:
         return bool(last.meta["news"] == self.journal.meta["news"])
 
     def _visit(self, offset: int, block: bytes) -> None:
-        index, watched = self.index, self._watched
+        put = None if self.index is None else self.index.put
+        watched = self._watched
         for match in HEADS.finditer(block):
-            if index is not None:
-                _, seq, state, run_at, *plan = match.groups()
-                index.put(int(seq), state, run_at, offset + match.start(), read_plan(*plan))
+            if put is not None:
+                seq, state, run_at = match.group(2, 3, 4)
+                # Most lines have none; that is told by the last group which is there.
+                plan = read_plan(*match.groups()[4:]) if match.lastindex == 9 else None
+                put(int(seq), state, run_at, offset + match.start(), plan)
             if watched is not None:
                 watched.see(block, match)
 
@@ -352,6 +356,8 @@ class JobFile:
         last, rest = self.journal.look()
         if last is not None and not self._take_in(last, much):
             return False
+        if self.journal.number < self._vouched:
+            raise recovery.missing(self.journal.path, self.journal.end, self._vouched)
         if rest > 0:
             self.cut_tail(self.journal)
         return True
@@ -407,13 +413,16 @@ class JobFile:
             # Some changes need a file of their own: better none is made than a few.
             error = OSError(errno.EACCES, os.strerror(errno.EACCES))
             raise failure("write to", self._folder.path, error)
-        if not recovery.is_checked(self._folder):
+        vouched = recovery.checked_up_to(self._folder)
+        if vouched is None:
             good = recovery.cut_lost(self._folder, self.journal, self.cut_tail)
             if good is not None:
                 self._start_over()
             number = (good or self.journal.tail()).number
             self.sync()
             recovery.note_checked(self._folder, number)
+        else:
+            self._vouched = vouched
         self._boot_checked = True
 
 

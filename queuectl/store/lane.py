@@ -17,6 +17,7 @@ from __future__ import annotations
 import heapq
 import math
 from array import array
+from itertools import chain
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 # A gap in seq costs 8 bytes a job as empty slots; a slot of its own costs about a hundred.
@@ -52,11 +53,16 @@ class _Wait(NamedTuple):
 
 
 class Lane:
-    """A lane of the queue."""
+    """A lane of the queue.
+
+    Attributes:
+        base: the seq of the first slot.
+        slots: where the lines of the jobs are, from there on.
+    """
 
     def __init__(self) -> None:
-        self._base = 0
-        self._slots = array("q")
+        self.base = 0
+        self.slots = array("q")
         self._sparse: Dict[int, int] = {}
         self._cursor = 0
         self._behind: List[int] = []
@@ -67,13 +73,6 @@ class Lane:
         self._earliest = -math.inf
         # What was due when somebody asked, oldest job first.
         self._due: List[Tuple[int, _Wait]] = []
-
-    def append(self, seq: int, offset: int) -> bool:
-        """Take in a new job that can be claimed, if it is the next in the order."""
-        if seq != self._base + len(self._slots):
-            return False
-        self._slots.append(offset)
-        return True
 
     def put(self, seq: int, offset: int) -> None:
         """Take in a job that can be claimed."""
@@ -98,11 +97,15 @@ class Lane:
 
     def drop(self, seq: int) -> None:
         """Take a job out, if it is there."""
-        self._set(seq, 0)
+        at = seq - self.base
+        if 0 <= at < len(self.slots):
+            self.slots[at] = 0
+        elif self._sparse:
+            self._sparse.pop(seq, None)
 
     def pass_by(self, front: int, new_front: int) -> None:
         """Take in that all that could be claimed was, from `front` up to before `new_front`."""
-        slots, base = self._slots, self._base
+        slots, base = self.slots, self.base
         for at in range(max(front - base, 0), min(new_front - base, len(slots))):
             if slots[at] > 0:
                 slots[at] = 0
@@ -144,13 +147,14 @@ class Lane:
 
     @property
     def awaits_retry(self) -> bool:
-        """Whether a job that failed waits for its time."""
-        return any(self._is_current(wait) for wait in self._retries)
+        """Whether a job that failed waits for its time, or is due and was not claimed yet."""
+        due = (wait for _, wait in self._due if wait.reach != math.inf)
+        return any(self._is_current(wait) for wait in chain(self._retries, due))
 
     @property
     def is_empty(self) -> bool:
         """Whether nobody waits for a time; whether anybody can be claimed `first` tells."""
-        return not (self._retries or self._delayed or self._due)
+        return not (self._retries or self._delayed)
 
     def _await(self, wait: _Wait) -> None:
         if wait.reach == math.inf:
@@ -184,10 +188,10 @@ class Lane:
             heapq.heappop(self._behind)
         if self._behind:
             return self._behind[0]
-        slots, at = self._slots, self._cursor - self._base
+        slots, at = self.slots, self._cursor - self.base
         while at < len(slots) and slots[at] <= 0:
             at += 1
-        self._cursor = self._base + at
+        self._cursor = self.base + at
         return self._cursor if at < len(slots) else None
 
     def _first_due(self, now: float, limit: float) -> Optional[int]:
@@ -208,40 +212,35 @@ class Lane:
         return self._get(wait.seq) == -wait.offset
 
     def _get(self, seq: int) -> int:
-        at = seq - self._base
-        if 0 <= at < len(self._slots):
-            return self._slots[at]
+        at = seq - self.base
+        if 0 <= at < len(self.slots):
+            return self.slots[at]
         return self._sparse.get(seq, 0)
 
     def _set(self, seq: int, value: int) -> None:
-        slots = self._slots
-        at = seq - self._base
+        slots = self.slots
+        at = seq - self.base
         if 0 <= at < len(slots):
             slots[at] = value
         elif at == len(slots) and slots:
             slots.append(value)
-        elif value == 0 and at >= len(slots):
-            pass
         elif at < 0:
-            if value:
-                self._sparse[seq] = value
-            else:
-                self._sparse.pop(seq, None)
+            self._sparse[seq] = value
         else:
             self._stretch(seq)
-            self._slots[seq - self._base] = value
+            self.slots[seq - self.base] = value
 
     def _stretch(self, seq: int) -> None:
         """Make the slots reach up to `seq`, or begin anew there if the gap is not worth filling."""
-        slots = self._slots
-        gap = seq - self._base - len(slots)
+        slots = self.slots
+        gap = seq - self.base - len(slots)
         if not slots or gap > _SMALL_GAP + _SPARSE_COST * len(slots):
             for at, value in enumerate(slots):
                 if value:
-                    self._sparse[self._base + at] = value
-                if value > 0 and self._base + at >= self._cursor:
-                    heapq.heappush(self._behind, self._base + at)
-            self._base = self._cursor = seq
-            self._slots = array("q", [0])
+                    self._sparse[self.base + at] = value
+                if value > 0 and self.base + at >= self._cursor:
+                    heapq.heappush(self._behind, self.base + at)
+            self.base = self._cursor = seq
+            self.slots = array("q", [0])
         else:
             slots.extend(array("q", bytes(8 * (gap + 1))))

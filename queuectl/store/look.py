@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import re
-import stat
 import uuid
 from types import TracebackType
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type
@@ -21,6 +20,8 @@ from zlib import crc32
 from queuectl import clock, machine
 from queuectl.errors import DamagedError, InvalidValueError, NoStoreError, StoreError
 from queuectl.store import recovery
+from queuectl.store.disk import open_file
+from queuectl.store.entries import misplaced
 from queuectl.store.folder import StoreFolder
 from queuectl.store.journal import COMMIT_LINES, parse_commit, parse_header
 from queuectl.store.lock import StoreLock, is_held
@@ -30,6 +31,7 @@ _CHUNK = 1 << 20
 # No line of ours is longer; what has no end for so long is handed on in pieces.
 LONGEST_LINE = 1 << 26
 _MUCH = 1 << 26
+_VOUCHING = ("jobs.jsonl", "jobs.boot", "jobs.unsynced")
 _HISTORY = re.compile(r"history-(\d+)\.jsonl", re.ASCII)
 
 
@@ -59,7 +61,7 @@ class Look:
 
     Attributes:
         path: of the job file.
-        fd: the job file, opened; -1 if it is missing.
+        fd: the job file, opened; -1 if it is missing, or what is there is no file.
         size: its bytes.
         end: how many of them can be checked: those behind are a torn tail.
         header: what its header says; where that is damaged, what seems to be left of it.
@@ -76,6 +78,7 @@ class Look:
     """
 
     def __init__(self, folder: StoreFolder) -> None:
+        self._folder = folder
         self.path = folder.job_file
         self.fd, self.size, self.end = -1, 0, 0
         self.header: Dict[str, Any] = {}
@@ -110,17 +113,23 @@ class Look:
                 os.close(fd)
         self.fd, self.histories = -1, []
 
+    def is_current(self) -> bool:
+        """Whether nobody changed what is known of the jobs since the files were opened."""
+        return self._versions == _versions(self._folder)
+
     def _open(self, folder: StoreFolder) -> None:
+        self._versions = _versions(folder)
         self.names = sorted(os.listdir(folder.path))
         if "jobs.jsonl" not in self.names and folder.has_remains() is None:
             raise NoStoreError(folder.path)
-        self.note = recovery.read_note(folder)
+        self.note = recovery.read_note(folder) if os.path.isfile(folder.boot) else None
         self.may_lack_an_end = self.note is not None and (
             self.note.boot != machine.boot_id() or recovery.is_unsynced(folder)
         )
         self.is_rewriting = "rewrite.lock" in self.names and _is_held(folder.rewrite_lock)
         if "jobs.jsonl" in self.names:
             self.fd, self.size = _open_file(self.path)
+        if self.fd >= 0:
             self.end = self._find_end()
             self._read_header(folder)
         if not self.histories and not self.header_is_right:
@@ -230,14 +239,21 @@ def _is_whole(history: History) -> bool:
 
 
 def _open_file(path: str) -> Tuple[int, int]:
-    """Open a file to read, and tell how many bytes it has."""
-    # Whoever opened a named pipe would wait for ever.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(fd)
-        raise StoreError(f"cannot open {path}: it is not a file")
-    return fd, status.st_size
+    """Open a file to read, and tell how many bytes it has; what is no file counts as missing."""
+    if misplaced(path) is not None:
+        return -1, 0
+    fd = open_file(path, os.O_RDONLY)
+    return fd, os.fstat(fd).st_size
+
+
+def _versions(folder: StoreFolder) -> List[Tuple[str, int, int, int]]:
+    """Tells one state of what holds jobs, or vouches for them, from another."""
+    found: List[Tuple[str, int, int, int]] = []
+    for name in sorted(os.listdir(folder.path)):
+        if name in _VOUCHING or _HISTORY.fullmatch(name):
+            status = os.lstat(os.path.join(folder.path, name))
+            found.append((name, status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
 
 
 def _is_held(path: str) -> bool:

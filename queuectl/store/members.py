@@ -23,7 +23,7 @@ from typing import Dict, Iterator, List, Optional, Sequence
 from queuectl.errors import StoreError
 from queuectl.store.base import Member
 from queuectl.store.compact import encode
-from queuectl.store.disk import failure
+from queuectl.store.disk import failure, open_file
 from queuectl.store.lock import is_held, take_liveness
 
 # Of a worker, who is noted at each job, and of a supervisor, who may serve many queues.
@@ -114,7 +114,8 @@ class Members:
         """
         for _ in range(100):
             try:
-                with open(self.path(member_id, "json"), "rb") as file:
+                path = self.path(member_id, "json")
+                with open(open_file(path, os.O_RDONLY), "rb") as file:
                     return Member(**json.loads(file.read(_SUPERVISOR_SIZE)))
             except FileNotFoundError:
                 return None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from queuectl.job import DEFAULTS, OPTIONAL_FIELDS, Job
 from queuectl.store.compact import encode
@@ -24,7 +24,7 @@ PURGED = "purged"
 
 HEADS = re.compile(
     rb'\{"id":"([^"]*)","seq":(\d+),"state":"([a-z]+)","run_at":(?:null|"([^"]*)")'
-    rb'(?:,"queue":"([^"]*)","priority":(-?\d+),"backoff_max":(?:null|([0-9.e+]+)),'
+    rb'(?:,"queue":"([^"]*)","priority":(-?\d+),"backoff_max":(?:null|([-0-9.e+]+)),'
     rb'"dependents":(\d+),"parents":\[([-0-9,]*)\])?'
 )
 """Finds the beginnings of the job lines in a file: id, seq, state, and run_at if there is one; then
@@ -83,9 +83,23 @@ def _in_order(values: Dict[str, Any]) -> Dict[str, Any]:
     return {name: values.get(name, DEFAULTS[name]) for name in (*_FIRST, *plan, *_REST, *last)}
 
 
+def write_record(values: Mapping[str, Any]) -> bytes:
+    """Write a whole record, whose fields are in the order of those of a line."""
+    return encode(values).encode("ascii")
+
+
 def purged_line(job: Job) -> bytes:
-    """Write the line that takes a job out of the store."""
-    return encode({"id": job.id, "seq": job.seq, "state": PURGED, "run_at": None}).encode("ascii")
+    """Write the line that takes a job out of the store.
+
+    It is found wherever the lines of the job are looked for: in its queue, among those that wait
+    for another, by its unique key.
+    """
+    line = {"id": job.id, "seq": job.seq, "state": PURGED, "run_at": None}
+    for names in (_PLAN, ("unique",)):
+        values = {name: getattr(job, name) for name in names}
+        if any(value != DEFAULTS[name] for name, value in values.items()):
+            line.update(values)
+    return encode(line).encode("ascii")
 
 
 def from_line(line: bytes) -> Job:

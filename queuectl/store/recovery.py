@@ -24,7 +24,14 @@ from typing import Callable, NamedTuple, Optional
 
 from queuectl import machine
 from queuectl.errors import DamagedError
-from queuectl.store.disk import copy_range, failure, replace_file, sync_data, sync_folder
+from queuectl.store.disk import (
+    copy_range,
+    failure,
+    open_file,
+    replace_file,
+    sync_data,
+    sync_folder,
+)
 from queuectl.store.folder import StoreFolder
 from queuectl.store.journal import REASON, Commit, Journal
 
@@ -33,6 +40,7 @@ Cut = Callable[[Journal, str], None]
 
 _NOTE = re.compile(rb"([0-9a-zA-Z-]{1,64}) (\d{16,18})\n")
 _NOTE_SIZE = 128
+MISSING = "what follows up to commit {} is missing"
 _LOST = "an end that the disk did not hold"
 
 
@@ -43,10 +51,19 @@ class Note(NamedTuple):
     commit: int
 
 
-def is_checked(folder: StoreFolder) -> bool:
-    """Whether the job file was checked in this boot; StoreError if that cannot be found out."""
+def checked_up_to(folder: StoreFolder) -> Optional[int]:
+    """The last commit that the disk was known to hold, if the file was checked in this boot.
+
+    Raises:
+        StoreError: that cannot be found out.
+    """
     note = read_note(folder)
-    return note is not None and note.boot == machine.boot_id()
+    return None if note is None or note.boot != machine.boot_id() else note.commit
+
+
+def missing(path: str, end: int, commit: int) -> DamagedError:
+    """Put into words that commits which the disk held do not follow the last one."""
+    return DamagedError(path, end, MISSING.format(commit))
 
 
 def cut_lost(folder: StoreFolder, journal: Journal, cut: Cut) -> Optional[Commit]:
@@ -62,9 +79,11 @@ def cut_lost(folder: StoreFolder, journal: Journal, cut: Cut) -> Optional[Commit
     if good is None:
         raise DamagedError(journal.path, journal.header_end, "there is no whole commit")
     size = os.fstat(journal.fd).st_size
-    if good.end == size:
-        return None
     note = read_note(folder)
+    if good.end == size:
+        if note is not None and good.number < note.commit:
+            raise missing(journal.path, good.end, note.commit)
+        return None
     # Without a note nobody knows what the disk held: then what is whole must be.
     if good.number < (journal.tail().number if note is None else note.commit):
         raise DamagedError(journal.path, good.end, REASON)
@@ -87,7 +106,7 @@ def note_synced(folder: StoreFolder, commit: int) -> None:
     """Note that the disk holds this commit, in a boot in which the file was checked already."""
     # Without the note the commit is as safe; only what is damaged might pass for torn.
     with contextlib.suppress(OSError):
-        fd = os.open(folder.boot, os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(folder.boot, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             os.pwrite(fd, _text(commit), 0)
         finally:
@@ -97,7 +116,8 @@ def note_synced(folder: StoreFolder, commit: int) -> None:
 def mark_unsynced(folder: StoreFolder) -> None:
     """Tell the next writer that the disk may not hold what it was given."""
     with contextlib.suppress(OSError):
-        os.close(os.open(folder.unsynced, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        os.close(os.open(folder.unsynced, flags, 0o600))
 
 
 def is_unsynced(folder: StoreFolder) -> bool:
@@ -110,7 +130,8 @@ def replace_unsynced(folder: StoreFolder, journal: Journal, cut: Cut) -> None:
     cut_lost(folder, journal, cut)
     try:
         try:
-            fd = os.open(folder.copied, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(folder.copied, flags, 0o600)
             try:
                 copy_range(journal.fd, fd, 0, os.fstat(journal.fd).st_size)
                 sync_data(fd)
@@ -131,7 +152,7 @@ def replace_unsynced(folder: StoreFolder, journal: Journal, cut: Cut) -> None:
 def read_note(folder: StoreFolder) -> Optional[Note]:
     """Read what `note_checked` and `note_synced` wrote; StoreError if that cannot be read."""
     try:
-        with open(folder.boot, "rb") as file:
+        with open(open_file(folder.boot, os.O_RDONLY), "rb") as file:
             words = _NOTE.fullmatch(file.read(_NOTE_SIZE))
     except FileNotFoundError:
         return None

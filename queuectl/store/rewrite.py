@@ -175,7 +175,9 @@ class _Rewrite:
         header["history"] = history
         header["totals"] = {"enqueued": commit.meta["seq"], "purged": commit.meta["purged"]}
         fd = os.open(
-            self._folder.rewritten, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+            self._folder.rewritten,
+            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC,
+            0o600,
         )
         try:
             write_all(fd, header_line(header))

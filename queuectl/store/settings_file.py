@@ -7,8 +7,8 @@ import os
 from typing import Dict
 
 from queuectl.errors import DamagedError, StoreError
-from queuectl.store.disk import replace_file
-from queuectl.store.folder import refuse_foreign
+from queuectl.store.disk import open_file, replace_file
+from queuectl.store.folder import refuse_dangling, refuse_foreign
 
 
 def read(path: str) -> Dict[str, str]:
@@ -19,10 +19,11 @@ def read(path: str) -> Dict[str, str]:
         StoreError: it cannot be read, or others could have written it.
     """
     try:
-        with open(path, "rb") as file:
+        with open(open_file(path, os.O_RDONLY), "rb") as file:
             refuse_foreign(path, path, os.fstat(file.fileno()))
             data = file.read()
     except FileNotFoundError:
+        refuse_dangling(path)
         return {}
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error

@@ -13,8 +13,8 @@ from typing import Collection, Dict, Iterator, List, Optional, Sequence, Set, Tu
 from zlib import crc32
 
 from queuectl.errors import DamagedError
-from queuectl.job import Job, JobState
-from queuectl.store.disk import Mapped, failure, map_file
+from queuectl.job import WAITING, Job, JobState
+from queuectl.store.disk import Mapped, failure, map_file, open_file
 from queuectl.store.journal import REASON, SHORTER, Journal
 from queuectl.store.record import HEADS, PURGED, from_line, none_if_purged
 from queuectl.store.watched import key_mark
@@ -22,11 +22,15 @@ from queuectl.values import DEFAULT_QUEUE
 
 _PURGED = PURGED.encode()
 _PENDING = JobState.PENDING.encode()
+_WAITING = frozenset(state.encode() for state in WAITING)
 _DEFAULT = DEFAULT_QUEUE.encode()
 
 # Up to so many ids are looked up one by one, from the end; more of them share one pass over
 # everything.
 _FEW = 8
+
+# As `HEADS`, it finds nothing in the text of a job.
+_PARENTS = re.compile(rb'"parents":\[([-0-9,]+)\]')
 
 
 class Snapshot:
@@ -111,17 +115,15 @@ class Snapshot:
     def children(self, parents: Collection[int]) -> List[Job]:
         """Return the waiting jobs that were made to wait for one of these, by seq."""
         _, data, end = self._files[-1]
-        numbers = b"|".join(b"%d" % parent for parent in parents)
-        mark = re.compile(rb'"parents":\[(?:-?\d+,)*-?(?:' + numbers + rb")[],]")
-        newest: Dict[int, int] = {}
-        for match in mark.finditer(data, 0, end):
-            start = data.rfind(b"\n", 0, match.start()) + 1
-            head = HEADS.match(data, start)
-            # It may stand in the text of a command.
-            if head is not None and head.end() >= match.end():
-                newest[int(head[2])] = start
-        found = (from_line(_line(data, newest[seq])) for seq in sorted(newest))
-        return [job for job in found if job.waits]
+        newest: Dict[int, Tuple[bytes, int]] = {}
+        for match in _PARENTS.finditer(data, 0, end):
+            if any(abs(int(parent)) in parents for parent in match[1].split(b",")):
+                start = data.rfind(b"\n", 0, match.start()) + 1
+                head = HEADS.match(data, start)
+                assert head is not None
+                newest[int(head[2])] = (head[3], start)
+        waiting = [seq for seq in sorted(newest) if newest[seq][0] in _WAITING]
+        return [from_line(_line(data, newest[seq][1])) for seq in waiting]
 
     def tally(self) -> Dict[str, Dict[str, int]]:
         """Count the jobs of each queue by state; `delayed` is the part of pending with a time."""
@@ -234,7 +236,7 @@ class Snapshot:
 
     def _add_history(self, path: str, length: int, crc: str) -> None:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_file(path, os.O_RDONLY)
         except OSError as error:
             raise failure("open", path, error) from error
         try:

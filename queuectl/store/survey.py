@@ -32,6 +32,11 @@ _PAGE = 4096
 _COMMIT = b'{"commit":'
 _HEAD = re.compile(rb'.{0,3}"id":"([A-Za-z0-9._-]{1,64})"(?:,"seq":(\d{1,15}),)?')
 _SEQ_LIMIT = 1 << 53
+_NEAR = 1 << 16
+_WOULD_RUN = (JobState.PENDING, _DELAYED, JobState.FAILED, JobState.PROCESSING)
+_RUN = ("command", "cwd", "timeout", "shell", "env")
+_PURGED_JOB = Job("", "", PURGED, 0, 0, "", "", rev=_SEQ_LIMIT).__dict__
+"""What a line that takes a job out of the store does not tell."""
 
 
 class Place(NamedTuple):
@@ -42,12 +47,19 @@ class Place(NamedTuple):
         offset: of the line.
         state: the job's; `delayed` is pending with a time, `purged` means that it is gone.
         unchecked: whether nothing vouches for it.
+        held: whether nothing vouches for its command either.
     """
 
     source: int
     offset: int
     state: str
     unchecked: bool = False
+    held: bool = False
+
+    @property
+    def would_run(self) -> bool:
+        """Whether it is of a job that would be run, with a command for which nothing vouches."""
+        return self.held and self.state in _WOULD_RUN
 
 
 class Places:
@@ -82,12 +94,13 @@ class Places:
 
 
 def _pack(place: Place) -> int:
-    code = _CODES[place.state] | (place.unchecked << 4)
-    return place.offset << 16 | place.source << 5 | code
+    code = _CODES[place.state] | (place.unchecked << 4) | (place.held << 5)
+    return place.offset << 16 | place.source << 6 | code
 
 
 def _unpack(packed: int) -> Place:
-    return Place(packed >> 5 & 2047, packed >> 16, _STATES[packed & 15], bool(packed & 16))
+    state, unchecked, held = _STATES[packed & 15], bool(packed & 16), bool(packed & 32)
+    return Place(packed >> 6 & 1023, packed >> 16, state, unchecked, held)
 
 
 class Fragment(NamedTuple):
@@ -126,6 +139,7 @@ class Survey:
         places: the newest whole lines.
         fragments: the lines that are not whole.
         damage: what is wrong, in the order in which it was found.
+        files: path and descriptor of each file, by the number of the source.
         job_lines: how many whole lines of jobs the job file has.
         history_is_whole: whether the history is what the header says.
         history_lines: how many lines it has.
@@ -138,6 +152,8 @@ class Survey:
         self.places = Places()
         self.fragments: List[Fragment] = []
         self.damage: List[Wrong] = []
+        named = [(history.path, history.fd) for history in look.histories]
+        self.files: List[Tuple[str, int]] = [*named, (look.path, look.fd)]
         self.history_is_whole = look.header_is_right or bool(look.header.get("history"))
         self.job_lines = 0
         self.history_lines = 0
@@ -151,10 +167,11 @@ class Survey:
             self._read_job_file(self.audit)
 
     @property
-    def files(self) -> List[Tuple[str, int]]:
-        """Path and descriptor of each file, by the number of the source."""
-        named = [(history.path, history.fd) for history in self.look.histories]
-        return [*named, (self.look.path, self.look.fd)]
+    def missing_commits(self) -> int:
+        """Of how many commits nothing is left."""
+        if self.audit is not None:
+            return self.audit.missing
+        return 0 if self.look.note is None else self.look.note.commit + 1
 
     def line(self, place: Place) -> bytes:
         """Read the line at a place, without its newline."""
@@ -303,16 +320,42 @@ class Survey:
         self.job_lines += source == len(self.look.histories)
         known = self.places.get(job.seq)
         before = None if known is None else json.loads(self.line(known))
-        if before is not None and before["id"] != job.id:
-            # One of the two is spoilt, and the other was there before. Nobody knows which: both are
-            # named.
+        state = _DELAYED if job.state == JobState.PENDING and job.run_at else job.state
+        place = Place(source, at, state, unchecked=True, held=True)
+        if known is None or before is None:
+            self._put(job.seq, place)
+        elif before["id"] != job.id:
+            # One of the two is spoilt.
+            if known.unchecked and self._order(job.seq, place) > self._order(job.seq, known):
+                self._put(job.seq, place)
+                self.fragments.append(Fragment(source, known.offset, before["id"], None))
+                return job.id
+            # The one that was there is kept; but what came may be a newer line of it, of which only
+            # the id is spoilt: both are named.
             self.fragments.append(Fragment(source, at, before["id"], job.seq))
             self.fragments.append(Fragment(source, at, job.id, None))
             return str(before["id"])
-        if before is None or ("rev" in before and before["rev"] < job.rev):
-            state = _DELAYED if job.state == JobState.PENDING and job.run_at else job.state
-            self._put(job.seq, Place(source, at, state, unchecked=True))
+        elif "rev" in before and before["rev"] < job.rev:
+            older = from_line(self.line(known))
+            is_same = all(getattr(older, name) == getattr(job, name) for name in _RUN)
+            self._put(job.seq, place._replace(held=known.held or not is_same))
         return job.id
+
+    def _order(self, seq: int, place: Place) -> int:
+        """How well a number fits those of the lines before and behind it.
+
+        2 if it follows, or is followed, without a gap, as in a commit of new jobs; 1 if it lies
+        between them, as in a file that was rewritten; 0 if it does not.
+        """
+        fd = self.files[place.source][1]
+        start = max(place.offset - _NEAR, 0)
+        lines = os.pread(fd, place.offset - start, start).splitlines()
+        before = _number(lines[-1] if lines else b"", 0)
+        behind = os.pread(fd, 2 * _NEAR, place.offset).splitlines()
+        after = _number(behind[1] if len(behind) > 1 else b"", 1)
+        if seq in (before and before + 1, after and after - 1):
+            return 2
+        return int(before is not None and after is not None and before < seq < after)
 
     def _note_fragment(self, source: int, at: int, line: bytes) -> None:
         match = _HEAD.match(line)
@@ -380,14 +423,29 @@ def whole_job(line: bytes) -> Optional[Job]:
         if not isinstance(values, dict):
             return None
         if values.get("state") == PURGED and type(values["seq"]) is int:
-            job = Job(values["id"], "", PURGED, 0, 0, "", "", rev=_SEQ_LIMIT, seq=values["seq"])
+            job = Job(**{**_PURGED_JOB, **values})
             return job if purged_line(job) + b"\n" == line else None
-        job = from_line(line)
-        to_record(values)
+        job = to_record(values)
         check_fit(job)
     except (ValueError, TypeError, KeyError, RecursionError, InvalidValueError):
         return None
     return job if to_line(job) + b"\n" == line else None
+
+
+def _number(line: bytes, behind: int) -> Optional[int]:
+    """The number of the job that a line tells of.
+
+    For that of a header or a commit it is that of the last job there was, or the one behind it.
+    """
+    match = HEADS.match(line)
+    if match is not None:
+        return int(match[2])
+    try:
+        told = json.loads(line)
+        last = told["seq"] if "seq" in told else told["totals"]["enqueued"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return last + behind if type(last) is int else None
 
 
 def _ids(fragments: List[Fragment]) -> Tuple[str, ...]:

@@ -67,7 +67,7 @@ class Watched:
     def holder(self, key: str, but: Collection[str]) -> Optional[Job]:
         """Return the job that has a unique key and is not over, none of `but`."""
         for job_id, line in self._holders[key].items():
-            if job_id.decode() not in but:
+            if job_id.decode() not in but and none_if_purged(line) is not None:
                 job = from_line(line)
                 if job.unique == key and not job.is_over:
                     return job

@@ -15,10 +15,19 @@ from __future__ import annotations
 import pytest
 
 pytest.register_assert_rewrite(
-    "queuectl.testing.claims",
-    "queuectl.testing.jobs",
-    "queuectl.testing.members",
-    "queuectl.testing.watching",
+    *(
+        f"queuectl.testing.{part}"
+        for part in (
+            "claims",
+            "common",
+            "dependencies",
+            "jobs",
+            "keys",
+            "members",
+            "queues",
+            "watching",
+        )
+    )
 )
 
 from queuectl.testing.contract import StoreContract  # noqa: E402  # After the line above.

@@ -18,6 +18,7 @@ from queuectl.testing.common import (
     add,
     claim,
     claim_one,
+    current,
     everything,
     ids,
     run_and_fail,
@@ -288,6 +289,31 @@ class ClaimContract(Fixtures):
         assert current is not None
         assert ids([claim(store, done=rules.release(current, NOW))]) == ["b"]
         assert store.counts() == Counts(cancelled=1, processing=1)
+
+    def test_changed_tells_what_others_did_to_the_held_job(
+        self, store: Store, reopen: Reopen
+    ) -> None:
+        """Not what they did to others, nor that a rewrite has moved it."""
+        other = reopen()
+        add(store, "a", "b", "c")
+        held = claim_one(store)
+        assert store.current(held) == held
+        claim_one(other, worker="w2")
+        add(other, "d")
+        for _ in range(2):
+            other.rewrite()
+            assert store.current(held) == held
+        other.save([rules.cancel(held, NOW)])
+        assert store.current(held) != held
+        other.rewrite()
+        assert store.current(held) != held
+        ended = rules.fail(current(store, "a"), NOW, "Ended", 0)
+        second = claim_one(store, done=ended)
+        assert store.current(second) == second
+        other.remove([second])
+        assert store.current(second) != second
+        other.rewrite()
+        assert store.current(second) != second
 
     def test_the_claims_of_a_process_end_independently(self, store: Store) -> None:
         """It may hold several, and report them in any order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Any, Callable, Collection, List, Optional, Sequence
 
 import pytest
 
@@ -42,17 +42,25 @@ def add(store: Store, *job_ids: str, **values: Any) -> List[Job]:
 
 
 def claim(
-    store: Store, now: float = NOW, worker: str = "w1", done: Optional[Job] = None
+    store: Store,
+    now: float = NOW,
+    worker: str = "w1",
+    done: Optional[Job] = None,
+    queues: Optional[Collection[str]] = None,
 ) -> Optional[Job]:
     """Claim a job at this time."""
-    return store.claim(worker, now, HORIZON, done)
+    return store.claim(worker, now, HORIZON, done, queues=queues)
 
 
 def claim_one(
-    store: Store, now: float = NOW, worker: str = "w1", done: Optional[Job] = None
+    store: Store,
+    now: float = NOW,
+    worker: str = "w1",
+    done: Optional[Job] = None,
+    queues: Optional[Collection[str]] = None,
 ) -> Job:
     """Claim a job that must be there."""
-    job = claim(store, now, worker, done)
+    job = claim(store, now, worker, done, queues)
     assert job is not None
     return job
 
@@ -69,6 +77,23 @@ def run_and_complete(store: Store, now: float = NOW) -> Job:
     completed = rules.complete(claim_one(store, now), now)
     store.save([completed])
     return completed
+
+
+def claim_all(store: Store, now: float = NOW) -> List[str]:
+    """Claim whatever can be claimed; return the ids in that order."""
+    claimed: List[str] = []
+    while True:
+        job = claim(store, now)
+        if job is None:
+            return claimed
+        claimed.append(job.id)
+
+
+def current(store: Store, job_id: str) -> Job:
+    """A job that must be there, as it stands now."""
+    job = store.get(job_id)
+    assert job is not None
+    return job
 
 
 def everything(store: Store) -> List[Job]:

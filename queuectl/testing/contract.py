@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from queuectl.testing.claims import ClaimContract
+from queuectl.testing.dependencies import DependencyContract
 from queuectl.testing.jobs import JobContract
+from queuectl.testing.keys import KeyContract
 from queuectl.testing.members import MemberContract
+from queuectl.testing.queues import QueueContract
 from queuectl.testing.watching import WatchContract
 
 
-class StoreContract(JobContract, ClaimContract, MemberContract, WatchContract):
+class StoreContract(
+    JobContract,
+    ClaimContract,
+    QueueContract,
+    DependencyContract,
+    KeyContract,
+    MemberContract,
+    WatchContract,
+):
     """Every store must pass this; a subclass provides the fixtures `store` and `reopen`.
 
     `store` gives a new, empty store; `reopen` a function that opens the same one again, as another

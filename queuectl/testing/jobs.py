@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, List
+from typing import Callable, Dict, List, Tuple
 
 import pytest
 
@@ -365,3 +365,34 @@ class JobContract(Fixtures):
                 file.write("output")
         store.remove([job])
         assert [os.path.exists(path) for path in [*paths, other]] == [False, False, True]
+
+    def test_the_oldest_output_goes_first(self, store: Store) -> None:
+        """Until the rest fits; what is spared stays, however old, and its size counts."""
+        kept = [("b", 1), ("a.1", 2), ("a", 1), ("b", 2), ("a", 2), ("c", 7), ("a.1", 3)]
+        paths = {store.kept_output(*output): output for output in kept}
+        for age, path in enumerate(paths):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as file:
+                file.truncate(1000)
+            os.utime(path, (NOW + age, NOW + age))
+
+        def left() -> List[Tuple[str, int]]:
+            return [output for path, output in paths.items() if os.path.exists(path)]
+
+        def never() -> Dict[str, int]:
+            raise AssertionError("asked for nothing")
+
+        store.trim_output(7000, never)
+        assert left() == kept
+        store.trim_output(6999, lambda: {"b": 2, "a": 1})
+        assert left() == [("a.1", 2), ("a", 1), ("b", 2), ("a", 2), ("c", 7), ("a.1", 3)]
+        store.trim_output(4000, lambda: {"b": 2, "a": 1})
+        assert left() == [("a", 1), ("b", 2), ("a", 2), ("a.1", 3)]
+        store.trim_output(0, lambda: {"a": 2, "b": 1})
+        assert left() == [("b", 2), ("a", 2)]
+
+    def test_a_store_without_output_has_none_to_remove(self, store: Store) -> None:
+        """As most have at first."""
+        add(store, "a")
+        store.trim_output(0, lambda: {"a": 0})
+        assert len(everything(store)) == 1

@@ -10,13 +10,25 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from typing import Callable, Collection, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import (
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from queuectl import clock
 from queuectl import job as rules
+from queuectl.config import MAX_WORKERS
 from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError, KeyTakenError
 from queuectl.job import Job, JobState
-from queuectl.queues import closed_queues, read_rules
+from queuectl.queues import closed_queues, is_rule, read_rules
 from queuectl.store.base import Activity, Counts, Lost, Member, Store, Watch
 from queuectl.values import DEFAULT_QUEUE
 
@@ -156,7 +168,7 @@ class MemoryStore(Store):
 
     def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
         self._require_successors(jobs)
-        self._require_free([job for job in jobs if job.state == JobState.PENDING], jobs)
+        self._require_free([job for job in jobs if self._shared.jobs[job.id].is_over], jobs)
         self._put(jobs)
 
     def remove(self, jobs: Sequence[Job], also: Sequence[Job] = ()) -> None:
@@ -269,12 +281,25 @@ class MemoryStore(Store):
     def configure(self, changes: Dict[str, Optional[str]]) -> None:
         stored = {**self._shared.settings, **changes}
         self._shared.settings = {name: text for name, text in stored.items() if text is not None}
+        if any(map(is_rule, changes)):
+            self._tell_news(MAX_WORKERS)
 
     def spool(self, worker: str) -> str:
         return os.path.join(self._folder, f"{worker}.out")
 
     def kept_output(self, job_id: str, run: int) -> str:
         return os.path.join(self._folder, f"{job_id}.{run}.log")
+
+    def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
+        paths = [os.path.join(self._folder, name) for name in os.listdir(self._folder)]
+        logs = sorted((p for p in paths if p.endswith(".log")), key=os.path.getmtime)
+        excess = sum(map(os.path.getsize, logs)) - limit
+        first_spared = spared() if excess > 0 else {}
+        for path in logs:
+            job_id, run = os.path.basename(path)[: -len(".log")].rsplit(".", 1)
+            if excess > 0 and not int(run) >= first_spared.get(job_id, int(run) + 1):
+                excess -= os.path.getsize(path)
+                os.unlink(path)
 
     def sync(self) -> None:
         pass
@@ -353,7 +378,13 @@ class MemoryStore(Store):
             if job.state == JobState.COMPLETED and (before is None or before.state != job.state):
                 self._shared.completions += 1
         self._shared.jobs.update((job.id, job) for job in jobs)
-        news = sum(1 if job.waits else job.dependents for job in jobs)
+        queue_rules = read_rules(self._shared.settings)
+        # One that ends makes room in its queue.
+        self._tell_news(
+            sum(job.waits or job.dependents + (job.queue in queue_rules) for job in jobs)
+        )
+
+    def _tell_news(self, news: int) -> None:
         for member in self.members("supervisor") if news else []:
             self._shared.news[member.id] = self._shared.news.get(member.id, 0) + news
             self._wake(member.id)
