@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from typing import Callable, List
@@ -10,6 +11,8 @@ from typing import Callable, List
 import pytest
 
 import support
+from queuectl.cli import follow
+from queuectl.store.base import Member
 from starting import HOLD, Queue
 from support import Cli, Terminal
 from test_cli_support import complaint, queue_of, refusal, run
@@ -219,3 +222,42 @@ def test_a_new_job_that_is_purged(function: str, cli: Cli) -> None:
         manager.store.remove([manager.find("job")])
     following.finish(1)
     assert following.err == f"{NO_WORKERS}queuectl: job 'job' was purged\n"
+
+
+def test_it_goes_on_when_a_worker_died_or_was_stopped(cli: Cli) -> None:
+    """Its output moves, and the next run is another worker's, of another `start`."""
+    queue = Queue(cli, backoff_base="0.1", shutdown_grace="0.1s")
+    command = (
+        "echo $QUEUECTL_JOB_RUN; case $QUEUECTL_JOB_RUN in "
+        f"1) {AWAIT.format('a')}; kill -9 $PPID; sleep 1000;; 2) sleep 1000;; esac"
+    )
+    queue.add(command, id="job", max_retries=5)
+    start = queue.start()
+    queue.wait_for("job", "processing")
+    following = cli.spawn("logs", "job", "-f", "--raw")
+    following.expect("1\n")
+    (cli.folder / "a").touch()
+    following.expect("2\n")
+    start.send_signal(signal.SIGTERM)
+    start.finish(0)
+    queue.drain()
+    following.finish(0)
+    assert following.out == "1\n2\n3\n"
+    runs = [line for line in following.err.splitlines() if "no workers" not in line]
+    assert runs == ["queuectl: run 2 of job 'job'", "queuectl: run 3 of job 'job'"]
+
+
+def test_that_nobody_works_is_said_once(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: List[str] = []
+    monkeypatch.setattr(follow.output, "notice", said.append)
+    monkeypatch.setattr(follow, "_LOOK_FOR_WORKERS", 0.0)
+    with queue_of(cli) as queue:
+        member = Member("w", "worker", "Worker-1", 1, "here", "", "s")
+        queue.store.enroll(member)
+        look = follow.NoWorkers(queue)
+        look()
+        assert said == []
+        queue.store.leave("w")
+        look()
+        look()
+    assert said == ["no workers running: queuectl start"]
