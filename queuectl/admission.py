@@ -21,6 +21,7 @@ from typing import (
 )
 from typing import Counter as CounterType
 
+from queuectl import clock
 from queuectl import job as rules
 from queuectl.config import Settings
 from queuectl.errors import (
@@ -71,6 +72,34 @@ def admit(
         find: finds a job by an id or its beginning.
     """
     return _Admission(store, requests, settings, now, find).run()
+
+
+def restore(store: Store, jobs: Sequence[Job]) -> List[Job]:
+    """Add jobs as they are, in whatever state, as when a queue is moved here; all or none.
+
+    Those that waited for others wait for these still: among them, or among those that are there.
+
+    Raises:
+        DuplicateIdError: an id is taken.
+        KeyTakenError: a job that is not over has a unique key that is taken.
+    """
+    ids = {job.id for job in jobs}
+    wanted: CounterType[str] = Counter()
+    for job in jobs:
+        if job.waits:
+            wanted.update({*job.after, *job.after_any} - ids)
+    while True:
+        there = [job for job in store.select(JobState.ALL) if job.id in wanted] if wanted else []
+        now = clock.now()
+        awaited = [
+            rules.awaited(job, now, wanted[job.id])
+            for job in there
+            if job.state != JobState.COMPLETED
+        ]
+        try:
+            return store.add(jobs, [job.id for job in jobs], awaited)
+        except ConflictError:
+            continue
 
 
 class _Admission:

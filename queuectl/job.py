@@ -137,6 +137,7 @@ class Job:
             reveal: whether the values of its environment are told; else there is null for each.
         """
         shown = {name: getattr(self, name) for name in SHOWN_FIELDS}
+        shown.update((name, list(shown[name])) for name in _LISTS)
         shown["env"] = {
             name: value if reveal else None for name, _, value in map(_parted, self.env)
         }
@@ -181,6 +182,7 @@ OPTIONAL_FIELDS = (
 )
 """The fields that an object need not have: where they are missing they have their default."""
 
+_LISTS = ("after", "after_any", "labels", "success_codes", "no_retry_on")
 DEFAULTS: Dict[str, Any] = {field.name: field.default for field in fields(Job)}
 _NEW = {
     name: value

@@ -25,7 +25,7 @@ from typing import (
 
 from queuectl import changes, clock
 from queuectl import job as rules
-from queuectl.admission import Receipt, admit
+from queuectl.admission import Receipt, admit, restore
 from queuectl.changes import Cancelled, Retried
 from queuectl.config import Settings
 from queuectl.errors import (
@@ -167,6 +167,10 @@ class QueueManager:
     def submit(self, requests: Sequence[NewJob]) -> Receipt:
         """Add jobs as `enqueue_many` does, and tell what else a user should know."""
         return admit(self.store, requests, self.settings, clock.now(), self.find)
+
+    def restore(self, jobs: Sequence[Job]) -> List[Job]:
+        """Add jobs as they are, in whatever state, as when a queue is moved here; all or none."""
+        return restore(self.store, jobs)
 
     def find(self, job_id: str) -> Job:
         """Return the job of this id, or the only one whose id begins so.

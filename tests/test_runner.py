@@ -155,7 +155,7 @@ def test_success_says_nothing(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "error", "exit_code"),
+    ("command", "error", "status"),
     [
         ("exit 3", "Exit code 3", 3),
         ("echo disk full; exit 3", "Exit code 3: disk full", 3),
@@ -163,21 +163,20 @@ def test_success_says_nothing(bench: Bench) -> None:
         ("no_such_command", "Command not found", 127),
         ("echo x; exit 127", "Command not found", 127),
         ("/", "Permission denied", 126),
-        ("kill -9 $$", "Killed by signal 9 (SIGKILL)", None),
-        ("echo so far; kill -9 $$", "Killed by signal 9 (SIGKILL): so far", None),
-        ("kill -TERM $$", "Killed by signal 15 (SIGTERM)", None),
-        ("kill -40 $$", "Killed by signal 40", None),
+        ("kill -9 $$", "Killed by signal 9 (SIGKILL)", -9),
+        ("echo so far; kill -9 $$", "Killed by signal 9 (SIGKILL): so far", -9),
+        ("kill -TERM $$", "Killed by signal 15 (SIGTERM)", -15),
+        ("kill -40 $$", "Killed by signal 40", -40),
         ("sh -c 'kill -9 $$'; exit $?", "Exit code 137", 137),
     ],
 )
-def test_failure_says_what_happened(
-    bench: Bench, command: str, error: str, exit_code: Optional[int]
-) -> None:
+def test_failure_says_what_happened(bench: Bench, command: str, error: str, status: int) -> None:
     outcome = bench.run(command)
+    ended = (None, -status) if status < 0 else (status, None)
     # Some shells say themselves that a child was killed.
-    assert outcome._replace(error=str(outcome.error).replace("137: Killed", "137")) == Outcome(
-        error, exit_code, None
-    )
+    assert str(outcome.error).replace("137: Killed", "137") == error
+    assert (outcome.exit_code, outcome.signal) == ended
+    assert outcome.ended_by is None
 
 
 @pytest.mark.parametrize(
@@ -295,7 +294,7 @@ def test_a_folder_that_is_none_starts_nothing(
     outcome = bench.run("echo x > ../started", cwd=f"{tmp_path}/{name}")
     assert str(outcome.error).startswith(f"Working folder {tmp_path}/{name}")
     assert words in str(outcome.error)
-    assert outcome[1:] == (None, None, None)
+    assert outcome[1:] == (None, None, None, None)
     assert not bench.groups
     assert bench.run("true").error is None
 
@@ -415,7 +414,7 @@ def test_it_works_with_standard_streams_closed(tmp_path: Path, closed: List[int]
             file.write(repr(tuple(outcome)))
     """
     script(text.replace("CLOSED", repr(closed)), tmp_path)
-    assert (tmp_path / "outcome").read_text() == "(None, 0, None, None)"
+    assert (tmp_path / "outcome").read_text() == "(None, 0, None, None, None)"
     assert (tmp_path / "kept").read_text() == "out\nerr\n"
 
 
@@ -441,7 +440,7 @@ def test_it_sees_the_end_of_jobs_where_a_parent_ignored_sigchld(tmp_path: Path) 
             os.execv(sys.executable, [sys.executable, *sys.argv, "again"])
         print(signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN, tuple(run("exit 3")))
     """
-    assert script(text, tmp_path) == "True ('Exit code 3', 3, None, None)\n"
+    assert script(text, tmp_path) == "True ('Exit code 3', 3, None, None, None)\n"
 
 
 def test_umask_and_limits_are_those_of_the_process(bench: Bench) -> None:
@@ -819,7 +818,7 @@ def test_where_files_cannot_be_locked_the_group_tells(
 
 def test_a_job_that_takes_too_long_is_ended(bench: Bench) -> None:
     outcome = bench.run("echo begun; sleep 300; echo never", timeout=0.5)
-    assert outcome == Outcome("Timed out after 0.5s: begun", None, TIMEOUT)
+    assert outcome == Outcome("Timed out after 0.5s: begun", None, TIMEOUT, signal=signal.SIGTERM)
     assert not machine.group_alive(bench.groups[0])
 
 
@@ -842,7 +841,7 @@ def test_a_job_that_ignores_term_is_killed_after_the_grace(bench: Bench) -> None
     started = time.monotonic()
     outcome = bench.run("trap '' TERM; while :; do sleep 0.01; done", timeout=0.2, kill_grace=0.3)
     assert 0.5 <= time.monotonic() - started < 5
-    assert outcome == Outcome("Timed out after 0.2s", None, TIMEOUT)
+    assert outcome == Outcome("Timed out after 0.2s", None, TIMEOUT, signal=signal.SIGKILL)
     assert not machine.group_alive(bench.groups[0])
 
 
@@ -904,7 +903,7 @@ def test_a_reason_to_stop_ends_a_job(bench: Bench) -> None:
         return "shutdown" if bench.groups and bench.spool.stat().st_size else None
 
     outcome = bench.run("echo half; sleep 300", stop=stop)
-    assert outcome == Outcome("Ended by shutdown: half", None, "shutdown")
+    assert outcome == Outcome("Ended by shutdown: half", None, "shutdown", signal=signal.SIGTERM)
     assert not machine.group_alive(bench.groups[0])
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import socket
+import stat
 from pathlib import Path
 from typing import Callable, Dict, Tuple
 
@@ -41,15 +40,8 @@ def clear(path: Path) -> None:
 
 
 def make_socket(path: Path) -> None:
-    # Its own name may be too long for one.
-    here = os.getcwd()
-    os.chdir(path.parent)
-    try:
-        with contextlib.closing(socket.socket(socket.AF_UNIX)) as made:
-            made.bind(path.name)
-    finally:
-        os.chdir(here)
-    path.chmod(0o600)
+    # Not by binding it: its name may be too long for that.
+    os.mknod(path, stat.S_IFSOCK | 0o600)
 
 
 ODD: Dict[str, Tuple[Callable[[Path], object], str]] = {

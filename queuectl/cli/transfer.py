@@ -22,6 +22,7 @@ from queuectl.config import SETTINGS
 from queuectl.errors import DuplicateIdError, InvalidValueError, QueueError, RequestError
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
+from queuectl.queues import is_rule, read_rules
 from queuectl.render import to_json
 from queuectl.soundness import to_job
 
@@ -165,6 +166,10 @@ def _checked_header(header: Dict[str, Any]) -> Dict[str, str]:
     for name, text in settings.items():
         if not isinstance(text, str):
             raise InvalidValueError(f"the setting {name} is not text")
+        if is_rule(name):
+            read_rules({name: text})
+            checked[name] = text
+            continue
         if name not in SETTINGS:
             output.notice(f"setting {name} is passed over: this queuectl does not know it")
             continue
@@ -179,7 +184,7 @@ def _add(manager: QueueManager, jobs: List[Job], skip_existing: bool) -> int:
         taken = {job.id for job in manager.jobs()} if skip_existing else set()
         new = [job for job in jobs if job.id not in taken]
         try:
-            return len(manager.store.add(new, [job.id for job in new])) if new else 0
+            return len(manager.restore(new)) if new else 0
         except DuplicateIdError as error:
             if skip_existing:
                 # It came since we looked.
