@@ -25,6 +25,7 @@ from queuectl.values import (
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING")
 MAX_WORKERS = 1024
+MAX_KEPT = 10**9
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -77,6 +78,23 @@ def format_size(size: int) -> str:
         if size % factor == 0:
             return f"{size // factor}{unit}"
     return str(size)
+
+
+def parse_keep(text: str) -> str:
+    """Read what is kept: a number of jobs, or with a unit an age, such as `30d`.
+
+    Returns:
+        The number, or the age as `clock.format_duration` writes it.
+
+    Raises:
+        InvalidValueError: it is neither.
+    """
+    if text.strip().isascii() and text.strip().isdigit():
+        return str(parse_whole(text, 0, MAX_KEPT))
+    try:
+        return clock.format_duration(clock.parse_duration(text))
+    except InvalidValueError as error:
+        raise InvalidValueError(f"{error}, or a number of jobs") from error
 
 
 def _parse_log_level(text: str) -> str:
@@ -160,6 +178,7 @@ SETTINGS = _table(
     Setting("shutdown_grace", 30.0, *_DURATION),
     Setting("kill_grace", 5.0, *_DURATION),
     Setting("max_output", 16 << 20, parse_size, format_size, lifts=True),
+    Setting("keep_finished", "30d", parse_keep, lifts=True),
     Setting("keep_output", 1 << 30, parse_size, format_size, lifts=True),
     Setting("shell", "/bin/sh", _parse_shell),
     Setting("on_complete", None, _parse_hook, lifts=True),

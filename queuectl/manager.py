@@ -51,6 +51,7 @@ from queuectl.waiting import until_over
 
 _PREFIX_LENGTH = 4
 _CANDIDATES = 5
+_PURGE_INTERVAL = 3600.0  # seconds between two looks for what is too old, over all starts
 
 
 class QueueManager:
@@ -473,6 +474,37 @@ class QueueManager:
             except ConflictError:
                 job = self.store.get(job.id)
         return None
+
+    def purge_is_due(self) -> bool:
+        """Tell, at little cost, whether `purge_old` may find something to do."""
+        keep = self.last_settings["keep_finished"]
+        if keep is None:
+            return False
+        if keep.isdigit():
+            counts = self.store.counts()
+            return counts.completed + counts.cancelled > int(keep)
+        # What is younger than its store is kept, and what comes with an import, so long more.
+        age = clock.parse_duration(keep)
+        return self.store.age() >= age and self.store.take_turn(min(_PURGE_INTERVAL, age))
+
+    def purge_old(self) -> Cancelled:
+        """Delete the finished jobs that the setting `keep_finished` does not keep; none that died.
+
+        Those that ended so long ago, or all but so many that ended last.
+        """
+        keep = self.last_settings["keep_finished"]
+        wanted = JobFilter((JobState.COMPLETED, JobState.CANCELLED))
+        if keep is None:
+            return Cancelled([], [])
+        if not keep.isdigit():
+            return self.purge(
+                wanted._replace(ended_before=clock.now() - clock.parse_duration(keep))
+            )
+        ends = sorted(((job.finished_at or "", job.seq) for job in self.jobs(wanted)), reverse=True)
+        old = {seq for _, seq in ends[int(keep) :]}
+        return changes.purge_in_parts(
+            self.store, [job for job in self.jobs(wanted) if job.seq in old]
+        )
 
     def trim_output(self) -> None:
         """Remove the oldest output until as much is kept as the setting `keep_output` allows.

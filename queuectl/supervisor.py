@@ -336,7 +336,17 @@ class Supervisor:
             report=self._report,
             interval=_TRIM_INTERVAL,
         )
-        return [rewrite, trim]
+        purge = Chore(
+            "purge",
+            is_due=self._manager.purge_is_due,
+            work=self._manager.purge_old,
+            let_go=self._let_go,
+            failure="old jobs could not be purged",
+            report=self._report,
+            interval=_TRIM_INTERVAL,
+        )
+        # First what frees the most, so that the rewrite has room.
+        return [purge, trim, rewrite]
 
     def _awaits_chore(self) -> bool:
         """Whether a chore may go on, as jobs may: with short starts none would ever be done."""

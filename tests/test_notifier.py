@@ -72,10 +72,10 @@ class Bench:
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
     """Makes a bench whose hook for dead jobs is given; it must leave no hook behind."""
     made: List[Bench] = []
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
 
     def make(on_dead: str, **options: int) -> Bench:
         made.append(Bench(tmp_path, **options))

@@ -20,8 +20,9 @@ from queuectl.manager import QueueManager
 from queuectl.rescue import Rescues
 from queuectl.text import as_utf8
 from queuectl.values import validate_command, validate_queue
+from queuectl.waiting import PAUSE
 
-_LOOK = 0.05
+_LOOK_FOR_DEAD = 0.5  # seconds between two looks
 _PURGED_BY_DEFAULT = (JobState.COMPLETED, JobState.CANCELLED)
 
 
@@ -66,22 +67,28 @@ def cancel(
 def _await_end(manager: QueueManager, jobs: List[Job]) -> List[Job]:
     """Wait until none of these runs any more; return them as they are then."""
     now = {job.id: job for job in jobs}
-    runs = {job.id: job.runs for job in jobs if not job.is_over}
+    left = {job.id for job in jobs if not job.is_over}
+    if not left:
+        return jobs
     rescues = Rescues(manager, lambda event: None)
-    while True:
-        for job_id, run in list(runs.items()):
-            job = manager.store.get(job_id)
-            if job is not None:
+    look_at = 0.0
+    with manager.store.watch(left) as watch:
+        while True:
+            for job_id, job in watch.look():
+                if job is None or job.seq != now[job_id].seq:
+                    left.discard(job_id)
+                    continue
+                if job.state != JobState.PROCESSING or job.runs != now[job_id].runs:
+                    left.discard(job_id)
                 now[job_id] = job
-            if job is None or job.state != JobState.PROCESSING or job.runs != run:
-                del runs[job_id]
-        if not runs:
-            return list(now.values())
-        if not manager.members("supervisor"):
-            # Nobody else takes them from the dead.
-            rescues.begin(manager.store.lost(thorough=True))
-        rescues.step()
-        time.sleep(_LOOK)
+            if not left:
+                return list(now.values())
+            if time.monotonic() >= look_at and not manager.members("supervisor"):
+                # Nobody else takes them from the dead.
+                rescues.begin(manager.store.lost(thorough=True))
+                look_at = time.monotonic() + _LOOK_FOR_DEAD
+            rescues.step()
+            time.sleep(PAUSE)
 
 
 @click.command(cls=Command, short_help="Run failed, dead or cancelled jobs again now.")

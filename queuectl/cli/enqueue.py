@@ -15,6 +15,8 @@ from queuectl.cli import output
 from queuectl.cli.command import Command, Session, checked, pass_session
 from queuectl.cli.fields import field_options, given_fields
 from queuectl.cli.intake import add_file, new_job, parse_json_job
+from queuectl.job import Job
+from queuectl.manager import QueueManager
 from queuectl.newjob import NewJob
 from queuectl.render import to_json
 from queuectl.text import as_utf8
@@ -90,6 +92,8 @@ class EnqueueCommand(Command):
 @click.option(
     "--id", "job_id", metavar="ID", callback=checked(validate_id), help="Default: a UUID."
 )
+@click.option("--follow", is_flag=True, help="Show what it prints; end as queuectl wait does.")
+@click.option("--wait", is_flag=True, help="Return once it has ended, as queuectl wait does.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
 @click.option("--print-id", is_flag=True, help="Print the id, and nothing else.")
 @pass_session
@@ -99,6 +103,8 @@ def enqueue(
     words: Tuple[str, ...],
     path: Optional[str],
     job_id: Optional[str],
+    follow: bool,
+    wait: bool,
     quiet: bool,
     print_id: bool,
     **options: Any,
@@ -130,24 +136,39 @@ def enqueue(
     """
     if (quiet, print_id, session.json).count(True) > 1:
         _refuse("choose one of --quiet, --print-id and --json")
+    if follow and (wait or session.json or print_id):
+        _refuse("choose one of --follow, --wait, --print-id and --json")
     given = given_fields(options)
     literal: Optional[List[str]] = click.get_current_context().meta[_LITERAL]
     if path is None:
         if job_id is not None:
             given["id"] = job_id
-        receipt = _add_one(session, _request(words, literal, given))
-        _show(receipt, session, quiet, print_id, many=False)
+        request = _request(words, literal, given)
+        with session.open(create=True) as manager:
+            receipt = manager.submit([request])
+            # What the job prints has standard output for itself.
+            _show(receipt, session, quiet or follow, print_id, many=False)
+            if follow and not quiet:
+                output.notice(f"job {receipt.jobs[0].id!r} is queued")
+            if follow or wait:
+                output.flush()
+                _stay(session, manager, receipt.jobs[0], follow)
         return
     if words or literal:
         _refuse("give a command or --file, not both")
+    if follow or wait:
+        _refuse("--follow and --wait are for one job: queuectl wait waits for several")
     if job_id is not None:
         _refuse("--id is for one job, --file for many: write the ids into the lines")
     _show(add_file(session, path, given), session, quiet, print_id, many=True)
 
 
-def _add_one(session: Session, request: NewJob) -> Receipt:
-    with session.open(create=True) as manager:
-        return manager.submit([request])
+def _stay(session: Session, manager: QueueManager, job: Job, follow: bool) -> NoReturn:
+    """Stay until the job has ended, and end as it did."""
+    from queuectl.cli.follow import await_job, follow_job
+
+    code = (follow_job if follow else await_job)(session, manager, job)
+    raise click.exceptions.Exit(code)
 
 
 def _request(

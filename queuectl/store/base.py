@@ -351,6 +351,17 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
+    def age(self) -> float:
+        """Return how many seconds ago the store was made."""
+
+    @abc.abstractmethod
+    def take_turn(self, interval: float) -> bool:
+        """Tell whether nobody took a turn for so many seconds; if so, take it.
+
+        For housekeeping that is costly, and that many starts, one after the other, would do.
+        """
+
+    @abc.abstractmethod
     def sync(self) -> None:
         """Return once the disk holds everything that was committed; raises OutcomeUnknownError."""
 

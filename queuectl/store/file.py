@@ -402,6 +402,28 @@ class FileStore(Store):
                 raise failure("remove", path, error) from error
             excess -= log.size
 
+    def age(self) -> float:
+        made = clock.from_iso(self._file.journal.header["created_at"])
+        return max(clock.now() - made, 0.0)
+
+    def take_turn(self, interval: float) -> bool:
+        path = self._folder.turn
+        try:
+            # One in the future is that of a clock that has stepped back.
+            if 0 <= clock.now() - os.stat(path).st_mtime < interval:
+                return False
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise failure("open", path, error) from error
+        self._require_present()
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
+            os.utime(path)
+        except OSError as error:
+            raise failure("write to", path, error) from error
+        return True
+
     def sync(self) -> None:
         self._file.reopen_if_replaced()
         self._file.sync_all()

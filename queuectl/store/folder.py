@@ -75,6 +75,7 @@ class StoreFolder:
         self.logs = os.path.join(path, "logs")
         self.boot = os.path.join(path, "jobs.boot")
         self.unsynced = os.path.join(path, "jobs.unsynced")
+        self.turn = os.path.join(path, "jobs.turn")
         self.rewrite_lock = os.path.join(path, "rewrite.lock")
         self.copied = os.path.join(path, "jobs.jsonl.copy")
         self.rewritten = os.path.join(path, "jobs.jsonl.new")

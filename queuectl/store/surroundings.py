@@ -9,6 +9,7 @@ from typing import Dict, Iterator, List, Set, Tuple
 
 from queuectl.config import SETTINGS
 from queuectl.errors import DamagedError, InvalidValueError, StoreError
+from queuectl.queues import is_rule, read_rules
 from queuectl.store import settings_file
 from queuectl.store.entries import listed, look_at_entries, misplaced, status_of
 from queuectl.store.finding import DAMAGE, NOTE, Finding, count
@@ -55,7 +56,13 @@ def sound_settings(folder: StoreFolder) -> Tuple[Dict[str, str], List[Finding]]:
         return {}, []
     sound, findings = {}, []
     for name, text in stored.items():
-        if name not in SETTINGS:
+        if is_rule(name):
+            try:
+                read_rules({name: text})
+            except InvalidValueError as error:
+                findings.append(Finding(DAMAGE, path, None, str(error)))
+                continue
+        elif name not in SETTINGS:
             findings.append(Finding(NOTE, path, None, f"unknown setting {name}"))
         else:
             try:

@@ -39,6 +39,8 @@ class _Shared:
     def __init__(self) -> None:
         self.jobs: Dict[str, Job] = {}
         self.last_seq = 0
+        self.made_at = clock.now()
+        self.turn_at: Optional[float] = None
         self.completions = 0
         self.settings: Dict[str, str] = {}
         self.members: Dict[str, Member] = {}
@@ -300,6 +302,16 @@ class MemoryStore(Store):
             if excess > 0 and not int(run) >= first_spared.get(job_id, int(run) + 1):
                 excess -= os.path.getsize(path)
                 os.unlink(path)
+
+    def age(self) -> float:
+        return clock.now() - self._shared.made_at
+
+    def take_turn(self, interval: float) -> bool:
+        now = clock.now()
+        if self._shared.turn_at is not None and 0 <= now - self._shared.turn_at < interval:
+            return False
+        self._shared.turn_at = now
+        return True
 
     def sync(self) -> None:
         pass
