@@ -24,12 +24,17 @@ from queuectl.testing import MemoryStore
 from queuectl.testing.common import HORIZON
 
 CALLS: Dict[str, Callable[..., Any]] = {
-    "add": lambda store, jobs: store.add(jobs, [job.id for job in jobs]),
-    "claim": lambda store, worker, now, done: store.claim(worker, now, HORIZON, done),
+    "add": lambda store, jobs, also=(): store.add(jobs, [job.id for job in jobs], also),
+    "claim": lambda store, worker, now, done, queues=None: store.claim(
+        worker, now, HORIZON, done, queues=queues
+    ),
     "save": lambda store, jobs: store.save(jobs, durable=False),
-    "remove": lambda store, jobs: store.remove(jobs),
+    "remove": lambda store, jobs, also=(): store.remove(jobs, also),
     "list": lambda store, states: list(store.select(states)),
     "counts": lambda store: store.counts(),
+    "running": lambda store: store.running(),
+    "tally": lambda store: store.tally(),
+    "holder": lambda store, key: store.holder(key),
     "get": lambda store, job_id: store.get(job_id),
 }
 _CHANGES = ("add", "claim", "save", "remove")

@@ -10,6 +10,7 @@ import os
 import resource
 import subprocess
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -20,7 +21,17 @@ from queuectl import job as rules
 from queuectl.errors import OutcomeUnknownError, StoreError, StoreFullError
 from queuectl.store.base import Member
 from queuectl.store.file import FileStore
-from queuectl.testing.common import NOW, add, claim_one, everything, ids, new_job, run_and_complete
+from queuectl.testing.common import (
+    HORIZON,
+    NOW,
+    add,
+    claim_one,
+    current,
+    everything,
+    ids,
+    new_job,
+    run_and_complete,
+)
 from test_store_tools import Child, Disk, in_child, needs_root, shown
 
 
@@ -382,6 +393,21 @@ class TestFullDisk:
         assert store.rewrite()
         add(store, "c")
         assert ids(shown(full)) == ["c", "b", "a"]
+        full.verify()
+
+    def test_whoever_waits_for_an_end_that_could_not_be_saved_waits_on(self, full: Disk) -> None:
+        store = full.open()
+        add(store, "a")
+        running = claim_one(store)
+        store.add([new_job("b", after_any=("a",))], [], [rules.awaited(running, NOW, 1)])
+        running = current(store, "a")
+        ballast = fill(full.path.parent)
+        too_much = replace(rules.complete(running, NOW), last_error="x" * 100_000)
+        with pytest.raises(StoreFullError):
+            claim_one(store, done=too_much)
+        assert not store.claimable(NOW, HORIZON)
+        ballast.unlink()
+        assert claim_one(store, done=rules.complete(running, NOW)).id == "b"
         full.verify()
 
     def test_a_store_cannot_be_made_on_it(self, full: Disk) -> None:

@@ -20,9 +20,10 @@ import pytest
 import tracing
 from queuectl import clock, machine
 from queuectl import job as rules
+from queuectl.errors import KeyTakenError
 from queuectl.store.base import Member
 from queuectl.store.file import FileStore
-from queuectl.testing.common import NOW, add, claim_one, everything, new_job
+from queuectl.testing.common import NOW, add, claim_one, current, everything, new_job
 from support import Cli
 from test_store_crash import CASES, Case, some_jobs, state
 from test_store_tools import Disk, fast_folder, in_child, shown
@@ -60,6 +61,50 @@ def a_dead_job(disk: Disk) -> None:
     store.save([rules.fail(job, NOW, "Exit code 1", 1, 1) for job in jobs])
 
 
+def a_family(disk: Disk) -> None:
+    """A parent that is dead and has output, its child, and the holder of a key."""
+    some_jobs(disk)
+    store = disk.open()
+    add(store, "parent", max_retries=1, priority=1, dependents=1, queue="q")
+    store.save([rules.fail(claim_one(store), NOW, "Exit code 1", 1, 1)])
+    kept = Path(store.kept_output("parent", 1))
+    kept.parent.mkdir(parents=True)
+    kept.write_text("output")
+    (parent,) = store.select(["dead"])
+    store.add([new_job("child", after=("parent",))], [], [rules.awaited(parent, NOW, 1)])
+    add(store, "holder", unique="k")
+
+
+def add_a_child(store: FileStore) -> None:
+    (parent,) = store.select(["dead"])
+    new = new_job("x", after=("parent",), after_any=("c",), unique="new", queue="q", priority=5)
+    also = [rules.awaited(job, NOW, 1) for job in (parent, current(store, "c"))]
+    store.add([new], ["x"], also)
+
+
+def replace_the_holder(store: FileStore) -> None:
+    also = [rules.cancel(current(store, "holder"), NOW, "replaced")]
+    store.add([new_job("x", unique="k")], [], also)
+
+
+def purge_a_parent(store: FileStore) -> None:
+    store.remove([current(store, "parent")], [rules.cancel(current(store, "child"), NOW)])
+
+
+def key_has_one_holder(store: FileStore) -> None:
+    (holder,) = [job for job in everything(store) if job.unique == "k" and not job.is_over]
+    with pytest.raises(KeyTakenError):
+        store.add([new_job("y", unique="k")])
+    assert store.holder("k") == holder
+
+
+def child_is_kept(store: FileStore) -> None:
+    children = [job for job in everything(store) if "parent" in job.after and job.waits]
+    assert store.children(list(store.select(["dead"]))) == children[::-1]
+    assert not store.claimable(NOW, 1, ["q"])
+    assert bool(children) == (store.get("parent") is not None)
+
+
 def rescue(store: FileStore) -> None:
     for lost in store.lost():
         if lost.job is not None:
@@ -92,6 +137,9 @@ ALL_CASES = {
     "rescue": Case(a_dead_worker, rescue, rescue_whom_others_left),
     "retry": Case(a_dead_job, retry),
     "purge": Case(a_dead_job, lambda store: store.remove(list(store.select(["dead"])))),
+    "add a child": Case(a_family, add_a_child, child_is_kept),
+    "replace": Case(a_family, replace_the_holder, key_has_one_holder),
+    "purge a parent": Case(a_family, purge_a_parent, child_is_kept),
 }
 
 

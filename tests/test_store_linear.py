@@ -6,13 +6,13 @@ import pickle
 import random
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import pytest
 
 from linear import Op, Recorder, check
 from queuectl import job as rules
-from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError
+from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError, KeyTakenError
 from queuectl.job import Job, JobState
 from queuectl.store.file import FileStore
 from queuectl.testing.common import NOW, new_job
@@ -52,6 +52,7 @@ class Actor:
             self.purge: 1,
             self.list: 3,
             self.count: 3,
+            self.look_closely: 1,
             self.get: 3,
             self.rewrite: 1,
         }
@@ -67,10 +68,22 @@ class Actor:
     def enqueue(self) -> None:
         if self._record.do("counts").total < ENOUGH:
             wanted = self._random.sample(range(2 * ENOUGH), self._random.choice([1, 1, 2]))
-            jobs = [
-                rules.enqueue(f"job{number}", "true", self.now, max_retries=2) for number in wanted
+            options, also = self._options(), []
+            others = [
+                job
+                for job in self._seen
+                if job.state != JobState.COMPLETED and int(job.id[3:]) not in wanted
             ]
-            self._record.do("add", jobs)
+            if others and self._random.random() < 0.2:
+                # It may have changed since: then nothing is added.
+                parent = self._random.choice(others)
+                also = [rules.awaited(parent, self.now, len(wanted))]
+                options[self._random.choice(["after", "after_any"])] = (parent.id,)
+            jobs = [
+                rules.enqueue(f"job{number}", "true", self.now, max_retries=2, **options)
+                for number in wanted
+            ]
+            self._record.do("add", jobs, also)
 
     def work(self) -> None:
         """Claim a job, or end the one that runs and maybe claim the next in the same commit."""
@@ -81,7 +94,8 @@ class Actor:
                 self._record.do("save", [done])
                 self._running = None
                 return
-        claimed = self._record.do("claim", self._worker, self.now, done)
+        queues = self._random.choice([None, None, None, ("q",), ("default", "r")])
+        claimed = self._record.do("claim", self._worker, self.now, done, queues)
         self._running = claimed if isinstance(claimed, Job) else None
 
     def retry_dead(self) -> None:
@@ -101,7 +115,9 @@ class Actor:
     def purge(self) -> None:
         over = self._record.do("list", [JobState.COMPLETED, JobState.CANCELLED])
         if over:
-            self._record.do("remove", self._random.sample(over, min(len(over), 20)))
+            waiting = [job for job in self._seen if job.waits][:1]
+            also = [rules.cancel(job, self.now, "purged") for job in waiting]
+            self._record.do("remove", self._random.sample(over, min(len(over), 20)), also)
 
     def list(self) -> None:
         self._seen = self._record.do("list", JobState.ALL)
@@ -109,11 +125,26 @@ class Actor:
     def count(self) -> None:
         self._record.do("counts")
 
+    def look_closely(self) -> None:
+        self._record.do("running")
+        self._record.do("tally")
+        self._record.do("holder", "k")
+
     def get(self) -> None:
         self._record.do("get", f"job{self._random.randrange(2 * ENOUGH)}")
 
     def rewrite(self) -> None:
         self._rewrites += self._store.rewrite()
+
+    def _options(self) -> Dict[str, Any]:
+        """What new jobs are made with: mostly nothing."""
+        dice = self._random
+        options: Dict[str, Any] = {}
+        if dice.random() < 0.3:
+            options.update(queue=dice.choice(["q", "r"]), priority=dice.choice([-1, 0, 1]))
+        if dice.random() < 0.2:
+            options["unique"] = "k"
+        return options
 
     def _ended(self, job: Job) -> Job:
         how = self._random.random()
@@ -149,7 +180,7 @@ def test_one_order_explains_what_many_processes_saw(disk: Disk) -> None:
     commits = [op for op in history if op.number is not None]
     assert {op.call for op in commits} == {"add", "claim", "save", "remove"}
     refused = {op.result for op in history if isinstance(op.result, type)}
-    assert refused == {DuplicateIdError, ConflictError, ClaimLostError}
+    assert refused == {DuplicateIdError, ConflictError, ClaimLostError, KeyTakenError}
     disk.verify()
 
 

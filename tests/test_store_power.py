@@ -251,6 +251,11 @@ def change(story: Story) -> None:
         lambda store: store.save([rules.cancel(store.get("x"), NOW)]),
         lambda store: store.save([rules.retry(job, NOW) for job in store.select(["dead"])]),
         lambda store: store.remove(list(store.select(["cancelled"]))),
+        lambda store: store.add(
+            [new_job("child", after=("y0",), unique="k")],
+            also=[rules.awaited(store.get("y0"), NOW, 1)],
+        ),
+        lambda store: store.remove([store.get("y0")], [rules.cancel(store.get("child"), NOW)]),
     ):
         story.do(lambda act=act: act(story.open()))
 

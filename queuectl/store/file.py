@@ -478,16 +478,18 @@ class FileStore(Store):
                 front = None
         claimed = None
         closed = self._closed(self._file.journal.meta, done)
-        chosen = index.next(now, horizon, queues, closed)
-        if chosen is not None and wanted():
-            waiting = from_line(self._file.journal.line_at(chosen.offset))
-            claimed = rules.claim(waiting, worker, now)
-            before.append(waiting)
-            after.append(claimed)
-            written.append(to_line(claimed))
-            if front is not None:
-                front = chosen.front
-        offset = self._file.append(written, before, after, front) if written else 0
+        frees = done is not None and done.is_over and done.dependents
+        with self._file.expecting(written[0] if frees else None):
+            chosen = index.next(now, horizon, queues, closed)
+            if chosen is not None and wanted():
+                waiting = from_line(self._file.journal.line_at(chosen.offset))
+                claimed = rules.claim(waiting, worker, now)
+                before.append(waiting)
+                after.append(claimed)
+                written.append(to_line(claimed))
+                if front is not None:
+                    front = chosen.front
+            offset = self._file.append(written, before, after, front) if written else 0
         self._held = None
         if claimed is not None:
             offset += sum(len(line) + 1 for line in written[:-1])

@@ -164,6 +164,23 @@ class JobFile:
             finally:
                 self._watched = None
 
+    @contextlib.contextmanager
+    def expecting(self, line: Optional[bytes]) -> Iterator[None]:
+        """Have the index know the first line of the next `append`. Only while `writing`.
+
+        So what that lets be claimed can be claimed by the same commit.
+        """
+        if line is None:
+            yield
+            return
+        self._visit(self.journal.end, line + b"\n")
+        try:
+            yield
+        except BaseException:
+            # It was not written.
+            self._start_over()
+            raise
+
     def append(
         self,
         lines: Sequence[bytes],
