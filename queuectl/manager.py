@@ -37,7 +37,7 @@ from queuectl.errors import (
     RequestError,
     WrongStateError,
 )
-from queuectl.family import is_kept
+from queuectl.family import doomed, is_kept
 from queuectl.filter import DEAD_JOBS, EVERY_JOB, JobFilter
 from queuectl.job import WAITING, Job, JobState
 from queuectl.newjob import NewJob
@@ -323,6 +323,10 @@ class QueueManager:
             WrongStateError: a job is over.
         """
         return changes.cancel(self.store, lambda: self._named(job_ids))
+
+    def followers(self, jobs: Sequence[Job]) -> List[Job]:
+        """Return the jobs that are cancelled if these are, as they would be then."""
+        return doomed(self.store, jobs, clock.now(), "cancelled")
 
     def cancel_all(self, wanted: JobFilter) -> Cancelled:
         """End the jobs that are wanted and not over; see `cancel`."""

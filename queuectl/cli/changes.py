@@ -7,7 +7,7 @@ from typing import Any, List, Optional, Tuple
 
 import click
 
-from queuectl.changes import Retried
+from queuectl.changes import Cancelled, Retried
 from queuectl.cli import output
 from queuectl.cli.command import Command, Session, checked, pass_session
 from queuectl.cli.fields import parse_max_retries, parse_priority, parse_run_at
@@ -52,7 +52,12 @@ def cancel(
     with session.open() as manager:
         done = manager.cancel(job_ids) if wanted is None else manager.cancel_all(wanted)
         tell_followers(done)
+        # Those of jobs that run are cancelled only when these have ended.
+        coming = manager.followers([job for job in done.jobs if not job.is_over])
         jobs = _await_end(manager, done.jobs)
+        now = [manager.store.get(job.id) for job in coming]
+        gone = {job.id for job in now if job is not None and job.state == JobState.CANCELLED}
+        tell_followers(Cancelled([], [job for job in coming if job.id in gone]))
     too_late = [job.id for job in jobs if job.state == JobState.COMPLETED]
     tell_jobs(session, jobs)
     cancelled = [job for job in jobs if job.state == JobState.CANCELLED]

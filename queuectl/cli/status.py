@@ -43,6 +43,7 @@ def status(session: Session, interval: Optional[float]) -> None:
     """Count the jobs in each state, and tell what the workers do.
 
     Scheduled jobs are a part of the pending ones: their time has not come yet.
+    Blocked ones wait for other jobs: show tells for which.
     Failed jobs wait for their next attempt; those that used up all of them are
     in the DLQ.
 
@@ -68,6 +69,12 @@ def status(session: Session, interval: Optional[float]) -> None:
         _print_counts(screen, counts)
         if scheduled:
             output.line(screen.say("⏰", f"Scheduled: {scheduled}"))
+        blocked = manager.blocked()
+        if blocked:
+            output.line(screen.say("🔗", f"Blocked: {blocked}"))
+        paused = _paused(manager)
+        if paused:
+            output.line(screen.say("⏸️", f"Paused queues: {', '.join(paused)}"))
         if workers:
             _print_workers(screen, manager, workers)
         output.line(screen.say("📁", f"Store: {screen.text(as_utf8(manager.store.url))}"))
@@ -86,6 +93,10 @@ def _watch(session: Session, interval: float) -> None:
         Live(manager, interval).run()
 
 
+def _paused(manager: QueueManager) -> List[str]:
+    return sorted(name for name, rule in manager.queue_rules().items() if rule.paused)
+
+
 def _record(
     manager: QueueManager, counts: Counts, scheduled: int, workers: List[Member]
 ) -> Dict[str, Any]:
@@ -94,6 +105,12 @@ def _record(
         **{state: getattr(counts, state) for state in JobState.ALL},
         "total": counts.total,
         "scheduled": scheduled,
+        "blocked": manager.blocked(),
+        "paused": _paused(manager),
+        "lifetime": {
+            "enqueued": manager.store.enqueued(),
+            "completed": manager.store.completions(),
+        },
         "workers": [{key: getattr(worker, key) for key in keys} for worker in workers],
         "store": as_utf8(manager.store.url),
     }

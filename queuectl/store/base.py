@@ -175,6 +175,10 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
+    def enqueued(self) -> int:
+        """Return how many jobs were ever added: also a purge does not take from it."""
+
+    @abc.abstractmethod
     def completions(self) -> int:
         """Return how often a job has ever completed: also a purge does not take from it."""
 

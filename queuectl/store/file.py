@@ -154,6 +154,9 @@ class FileStore(Store):
             self._activity = FileActivity(self._another_file())
         return self._activity.look(failures)
 
+    def enqueued(self) -> int:
+        return int(self._file.tail().meta["seq"])
+
     def completions(self) -> int:
         return int(self._file.tail().meta["done"])
 

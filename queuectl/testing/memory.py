@@ -111,6 +111,9 @@ class MemoryStore(Store):
             sorted(failed, key=lambda job: (job.updated_at, job.seq), reverse=True)[:failures],
         )
 
+    def enqueued(self) -> int:
+        return self._shared.last_seq
+
     def completions(self) -> int:
         return self._shared.completions
 
