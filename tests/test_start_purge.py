@@ -94,5 +94,5 @@ def test_none_keeps_all(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     is_older_than_it_is(queue, monkeypatch, 1000)
     with queue.opened() as manager:
         assert not manager.purge_is_due()
-        assert manager.purge_old().jobs == []
+        manager.purge_old()
     assert len(ids(queue)) == 9
