@@ -198,8 +198,15 @@ def test_queue_commands_in_a_terminal_a_pipe_and_json(cli: Cli) -> None:
     }
     assert cli.json("queue", "pause", "empty")["paused"] is True
     assert cli.json("queue", "list")[1] == {
-        **{"name": "empty", "paused": True, "concurrency": 3, "pending": 0, "processing": 0},
-        **{"failed": 0, "completed": 0, "dead": 0, "cancelled": 0},
+        "name": "empty",
+        "paused": True,
+        "concurrency": 3,
+        "pending": 0,
+        "processing": 0,
+        "failed": 0,
+        "completed": 0,
+        "dead": 0,
+        "cancelled": 0,
     }
     cli.run("queue", "resume", "empty", check=0)
     cli.run("queue", "set", "empty", "--concurrency", "none", check=0)
