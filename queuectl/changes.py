@@ -67,7 +67,8 @@ def retry(store: Store, read: Read, lenient: bool = False) -> Retried:
         now = clock.now()
         retried = [rules.retry(job, now) for job in read() if job.id not in refused]
         try:
-            store.save(retried)
+            if retried:
+                store.save(retried)
         except KeyTakenError as taken:
             if not lenient:
                 raise
@@ -97,7 +98,8 @@ def cancel(store: Store, read: Read) -> Cancelled:
         ended = [job for job in changed if job.is_over]
         followers = doomed(store, ended, now, "cancelled")
         asked = [job for was, job in zip(meant, changed) if job is not was]
-        store.save([*asked, *followers])
+        if asked:
+            store.save([*asked, *followers])
         return Cancelled(changed, followers)
 
     return _until_done(attempt)

@@ -88,7 +88,7 @@ def test_programs_are_told_which_jobs_they_changed(cli: Cli) -> None:
 
 
 REFUSED = {
-    "no ids": ([], 2, "give ids, or --all; see queuectl dlq "),
+    "no ids": ([], 2, "give ids, or --all"),
     "ids and --all": (["one", "--all"], 2, "give ids or --all, not both; see queuectl dlq "),
     "a job that is not dead": (["one", "alive"], 1, "job 'alive' is pending, not in the DLQ"),
     "an unknown id": (["one", "none"], 1, "job 'none' not found"),

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List
 import pytest
 
 from queuectl import Job, clock
-from queuectl.job import SHOWN_FIELDS
+from queuectl.job import DEFAULTS, OPTIONAL_FIELDS, SHOWN_FIELDS
 from queuectl.store.base import Member
 from support import Cli, Terminal
 from test_cli_support import (
@@ -180,12 +180,15 @@ def test_values_that_are_refused(words: List[str], why: str, cli: Cli) -> None:
 def test_show_as_json_is_the_job_and_its_output(cli: Cli) -> None:
     jobs = {job.id: job for job in fill(cli)}
     shown = cli.json("show", "c-1")
-    assert list(shown) == [*SHOWN_FIELDS, "output"]
+    assert list(shown) == [*SHOWN_FIELDS, "waiting_for", "output"]
     path = shown.pop("output")
+    assert shown.pop("waiting_for") == []
     assert shown == jobs["c-1"].to_dict()
     with open(path, encoding="utf-8") as file:
         assert file.read() == "hello\n"
-    assert cli.json("show", "p-1")["output"] is None
+    shown = cli.json("show", "p-1")
+    assert shown["output"] is None
+    assert shown["waiting_for"] == [{"kind": "no_worker", "what": "", "state": None}]
 
 
 def test_show_tells_everything_that_is_known(cli: Cli) -> None:
@@ -194,6 +197,7 @@ def test_show_tells_everything_that_is_known(cli: Cli) -> None:
     job = jobs["f-1"]
     later = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(clock.from_iso(job.created_at) + 18000))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(in \d\.\ds\)", facts.pop("Not before"))
+    assert re.fullmatch(r"for its next attempt, in \d\.\ds", facts.pop("Waits"))
     assert facts == {
         "ID": "f-1", "Command": "again", "State": "failed", "Attempts": "1", "Max retries": "3",
         "Created": later, "Updated": facts["Updated"], "Last error": "Exit code 1: no",
@@ -213,14 +217,29 @@ def facts_of(text: str) -> Dict[str, str]:
 
 def test_show_tells_whatever_fields_a_job_has(cli: Cli) -> None:
     with queue_of(cli) as queue:
-        job = queue.enqueue("x", id="all", timeout=1)
+        job = queue.enqueue(
+            "x",
+            id="all",
+            timeout=1,
+            priority=3,
+            queue="q",
+            unique="k",
+            labels=["l"],
+            env=["A=1"],
+            success_codes=[0, 1],
+        )
         values: Dict[str, Any] = {
             name: getattr(job, name)
             for name in SHOWN_FIELDS
             if getattr(job, name) is not None and getattr(job, name) is not False
+            # What most jobs do not use is told of those that do.
+            if name not in OPTIONAL_FIELDS or getattr(job, name) != DEFAULTS[name]
         }
     facts = facts_of(cli.run("show", "all", check=0).stdout)
+    assert facts.pop("Waits") == "no worker is running: queuectl start"
     assert len(facts) == len(values)
+    for name in ("Priority", "Queue", "Labels", "Unique", "Env", "Success codes"):
+        assert name in facts
 
 
 def test_show_keeps_the_lines_of_a_command_apart_from_its_own(cli: Cli) -> None:

@@ -45,7 +45,7 @@ def cancel(
     jobs are cancelled or, if there is none of an id or it is over, none.
 
     Example:
-      queuectl cancel nightly
+      queuectl cancel tonight
       queuectl cancel --label import
     """
     wanted = choose(job_ids, queue=queue, label=label)
@@ -146,7 +146,7 @@ def edit(session: Session, /, job_id: str, command: Optional[str], **options: An
 
     Example:
       queuectl edit nightly --command "make -j4 backup" --priority high
-      queuectl edit nightly --run-at 03:00
+      queuectl edit tonight --run-at 03:00
     """
     values = {name: value for name, value in options.items() if value is not None}
     if command is not None:

@@ -59,13 +59,13 @@ def queue_option(help_text: str = "Only jobs of this queue.") -> Callable[[F], F
 
 
 def choose(
-    job_ids: Sequence[str], *, everything: bool = False, **wanted: Optional[str]
+    job_ids: Sequence[str], *, everything: Optional[bool] = None, **wanted: Optional[str]
 ) -> Optional[JobFilter]:
     """Tell what a command is about.
 
     Args:
         job_ids: the jobs that are named.
-        everything: whether `--all` was given.
+        everything: whether `--all` was given; none where there is no such option.
         **wanted: by field of `JobFilter`, the options that describe jobs.
 
     Returns:
@@ -83,5 +83,6 @@ def choose(
     if job_ids:
         return None
     if not given:
-        raise click.UsageError("give ids, or " + " or ".join(f"--{name}" for name in wanted))
+        options = [*([] if everything is None else ["all"]), *wanted]
+        raise click.UsageError("give ids, or " + " or ".join(f"--{name}" for name in options))
     return JobFilter(**described)  # type: ignore[arg-type]
