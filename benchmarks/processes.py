@@ -179,12 +179,17 @@ def children(pid: int) -> List[int]:
     return found
 
 
-def memory(pids: Sequence[int]) -> float:
-    """Megabytes (10^6) that these processes use, with each its share of what they share: PSS."""
+def memory(pids: Sequence[int], kinds: Tuple[str, ...] = ("Pss:",)) -> float:
+    """Megabytes (10^6) that these processes use, with each its share of what they share: PSS.
+
+    Args:
+        pids: the processes.
+        kinds: what of it, as /proc/PID/smaps_rollup calls it.
+    """
     kibibytes = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(kinds):
                 kibibytes += int(line.split()[1])
     return kibibytes * 1024 / 1e6
 

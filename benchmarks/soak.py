@@ -36,6 +36,8 @@ from queuectl.filter import DEAD_JOBS
 from queuectl.job import Job, JobState
 from queuectl.newjob import NewJob
 
+# Without the files that a rescue maps to look through them: the history among them grows by design.
+_OWN = ("Pss_Anon:", "Pss_Shmem:")
 _RAN = 'echo "$QUEUECTL_JOB_ID" >> "$RAN"'
 _SUCCEEDS = (
     f"{_RAN}",
@@ -56,7 +58,7 @@ class Sample(NamedTuple):
     """What was seen at one moment.
 
     Attributes:
-        memory: of `start` and its workers, in MB.
+        memory: of `start` and its workers, without the files that they map, in MB.
         size: of the job file, in bytes.
         inode: of the job file; another one after a rewrite.
     """
@@ -125,7 +127,7 @@ class Soak:
 
     def _sample(self, start: int) -> None:
         try:
-            used = memory([start, *children(start)])
+            used = memory([start, *children(start)], _OWN)
         except (FileNotFoundError, ProcessLookupError):
             return  # One was killed just now.
         status = self._job_file.stat()

@@ -117,9 +117,10 @@ class _Admission:
         self._find = find
         cwd = "/" if all(request.cwd for request in requests) else current_folder()
         self._jobs = [self._at(n, make_job, r, settings, now, cwd) for n, r in enumerate(requests)]
-        self._given = [request.id for request in requests if request.id is not None]
         # The requests that are met by a job which holds their key, by number.
         self._met: Dict[int, str] = {}
+        # The same by the ids that their jobs would have had.
+        self._holders: Dict[str, str] = {}
         # By unique key, the jobs that make room for new ones.
         self._replaced: Dict[str, str] = {}
         self._notices: List[str] = []
@@ -150,10 +151,12 @@ class _Admission:
         for number in range(len(self._requests)):
             job = added.get(number)
             if job is None:
+                job = by_id.get(self._met[number])
+            if job is None:
                 holder = self._met[number]
                 known.add(holder)
                 # It may have been purged since; then it is told as it would have been.
-                job = by_id.get(holder) or self._store.get(holder) or self._jobs[number]
+                job = self._store.get(holder) or self._jobs[number]
             jobs.append(job)
         return Receipt(jobs, frozenset(known), self._notices)
 
@@ -172,7 +175,11 @@ class _Admission:
             if holder != job.id and (request.on_conflict or SKIP) != SKIP:
                 raise _placed(KeyTakenError(job.unique, holder), number)
             if holder != job.id:
-                self._met[number] = holder
+                self._meet(number, holder)
+
+    def _meet(self, number: int, holder: str) -> None:
+        self._met[number] = holder
+        self._holders[self._jobs[number].id] = holder
 
     def _yield_to(self, taken: KeyTakenError, new: Dict[int, Job]) -> None:
         """Do what those ask for whose unique key is taken."""
@@ -181,7 +188,7 @@ class _Admission:
                 continue
             policy = self._requests[number].on_conflict or SKIP
             if policy == SKIP:
-                self._met[number] = taken.holder
+                self._meet(number, taken.holder)
             elif policy == REPLACE:
                 self._replaced[taken.key] = job.id
             else:
@@ -230,10 +237,9 @@ class _Admission:
     def _resolve(self, names: Sequence[str], mine: Set[str], known: Dict[str, Job]) -> List[str]:
         """Find the parents that are meant: ids of the same requests first, then any."""
         ids: Dict[str, None] = {}
-        holders = {self._jobs[number].id: holder for number, holder in self._met.items()}
         for name in names:
             # Who refers to a request that was met refers to the job that meets it.
-            job_id = holders.get(name, name)
+            job_id = self._holders.get(name, name)
             if job_id not in mine and job_id not in known:
                 parent = self._find(job_id)
                 known[parent.id] = parent

@@ -12,6 +12,7 @@ from queuectl import clock
 from queuectl import job as rules
 from queuectl.errors import ConflictError, KeyTakenError, WrongStateError
 from queuectl.family import doomed
+from queuectl.filter import JobFilter
 from queuectl.job import OVER, Job, JobState
 from queuectl.store.base import Store
 
@@ -156,19 +157,21 @@ def purge_in_parts(store: Store, jobs: Sequence[Job]) -> Cancelled:
     return Cancelled(purged, followers)
 
 
-def finish(store: Store, job: Job) -> None:
-    """Save the result of a run.
+def purge_old(store: Store, keep: str) -> Cancelled:
+    """Delete what completed or was cancelled, but what is to be kept.
 
-    One that was cancelled takes along those that were to follow it.
-
-    Raises:
-        ClaimLostError: the claim is over.
-        ConflictError: the job, or one that follows it, was changed meanwhile.
+    Args:
+        store: where it is.
+        keep: what the setting `keep_finished` says: so many that ended last, or those that ended in
+            so long.
     """
-    followers: List[Job] = []
-    if job.state == JobState.CANCELLED and job.dependents:
-        followers = doomed(store, [job], clock.now(), "cancelled")
-    store.save([job, *followers], durable=False)
+    wanted = JobFilter((JobState.COMPLETED, JobState.CANCELLED))
+    if not keep.isdigit():
+        wanted = wanted._replace(ended_before=clock.now() - clock.parse_duration(keep))
+        return purge_in_parts(store, [j for j in store.select(wanted.states) if wanted.takes(j)])
+    ends = ((job.finished_at or "", job.seq) for job in store.select(wanted.states))
+    old = {seq for _, seq in sorted(ends, reverse=True)[int(keep) :]}
+    return purge_in_parts(store, [job for job in store.select(wanted.states) if job.seq in old])
 
 
 def _until_done(attempt: Callable[[], Optional[T]]) -> T:

@@ -89,7 +89,7 @@ def parse_keep(text: str) -> str:
     Raises:
         InvalidValueError: it is neither.
     """
-    if text.strip().isascii() and text.strip().isdigit():
+    if not text.strip()[-1:].isalpha():
         return str(parse_whole(text, 0, MAX_KEPT))
     try:
         return clock.format_duration(clock.parse_duration(text))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Dict, List, Mapping, Optional, Sequence, Set
 
+from queuectl import clock
 from queuectl import job as rules
 from queuectl.job import Job, JobState
 from queuectl.store.base import Store
@@ -41,6 +42,21 @@ def doomed(store: Store, parents: Sequence[Job], now: float, what: str) -> List[
         generation = [job for job in ended if job.dependents]
         what = "cancelled"
     return found
+
+
+def finish(store: Store, job: Job) -> None:
+    """Save the result of a run.
+
+    One that was cancelled takes along those that were to follow it.
+
+    Raises:
+        ClaimLostError: the claim is over.
+        ConflictError: the job, or one that follows it, was changed meanwhile.
+    """
+    followers: List[Job] = []
+    if job.state == JobState.CANCELLED and job.dependents:
+        followers = doomed(store, [job], clock.now(), "cancelled")
+    store.save([job, *followers], durable=False)
 
 
 def is_kept(job: Job, parents: Mapping[int, Job]) -> bool:

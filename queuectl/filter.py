@@ -47,5 +47,4 @@ class JobFilter(NamedTuple):
         return job.finished_at is not None and job.finished_at < clock.to_iso(moment)
 
 
-EVERY_JOB = JobFilter()
 DEAD_JOBS = JobFilter((JobState.DEAD,))

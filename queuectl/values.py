@@ -21,18 +21,19 @@ DEFAULT_QUEUE = "default"
 PRIORITIES: Mapping[str, int] = {"high": 10, "medium": 0, "low": -10}
 """The priorities that have names."""
 
-_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_QUEUE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+# Compiled when one is needed, which takes longer than all the rest of this module.
+_ID = r"[A-Za-z0-9._-]{1,64}"
+_QUEUE = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 # Neither what would break a row of a list, nor what separates labels.
-_LABEL = re.compile(r"[^\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff,]{1,64}")
-_KEY = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,200}")
+_LABEL = r"[^\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff,]{1,64}"
+_KEY = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]{1,200}"
 _OWN_VARIABLES = ("QUEUECTL_JOB_", "QUEUECTL_STORE")
 
 
 def validate_id(job_id: str) -> str:
     """Return an id, or raise InvalidValueError unless it is 1 to 64 of A-Z, a-z, 0-9, `._-`."""
-    if _ID.fullmatch(job_id) is None:
+    if re.fullmatch(_ID, job_id) is None:
         raise InvalidValueError(f"bad id {job_id!r}: use 1 to 64 letters, digits, '.', '_' and '-'")
     return job_id
 
@@ -58,7 +59,7 @@ def validate_queue(name: str) -> str:
     Raises:
         InvalidValueError: it is not 1 to 64 of A-Z, a-z, 0-9, `._-`, beginning with none of `.-`.
     """
-    if _QUEUE.fullmatch(name) is None:
+    if re.fullmatch(_QUEUE, name) is None:
         raise InvalidValueError(
             f"bad queue name {name!r}: use 1 to 64 letters, digits, '_', '.' and '-', "
             "the first of them no '.' or '-'"
@@ -68,7 +69,7 @@ def validate_queue(name: str) -> str:
 
 def validate_label(label: str) -> str:
     """Return a label, or raise InvalidValueError unless it is 1 to 64 characters, none blank."""
-    if _LABEL.fullmatch(label) is None:
+    if re.fullmatch(_LABEL, label) is None:
         raise InvalidValueError(
             f"bad label {label!r}: use 1 to 64 characters, no blanks and no commas"
         )
@@ -77,7 +78,7 @@ def validate_label(label: str) -> str:
 
 def validate_key(key: str) -> str:
     """Return a unique key, or raise InvalidValueError unless it is 1 to 200 plain characters."""
-    if _KEY.fullmatch(key) is None:
+    if re.fullmatch(_KEY, key) is None:
         raise InvalidValueError(
             f"bad unique key {key!r}: use 1 to 200 characters, and no control characters"
         )
@@ -100,7 +101,7 @@ def validate_variable(assignment: str) -> str:
         InvalidValueError: no shell can be given it, or it is one that QueueCTL itself sets.
     """
     name, _, value = assignment.partition("=")
-    if _VARIABLE.fullmatch(name) is None:
+    if re.fullmatch(_VARIABLE, name) is None:
         raise InvalidValueError(f"bad variable {name!r}: use letters, digits and '_'")
     if name.startswith(_OWN_VARIABLES):
         raise InvalidValueError(f"bad variable {name!r}: queuectl sets it")

@@ -261,3 +261,15 @@ def test_that_nobody_works_is_said_once(cli: Cli, monkeypatch: pytest.MonkeyPatc
         look()
         look()
     assert said == ["no workers running: queuectl start"]
+
+
+def test_enqueue_follows_its_job_and_ends_as_that_did(cli: Cli) -> None:
+    queue = Queue(cli)
+    queue.start("--quiet")
+    done = cli.run("enqueue", "--follow", "echo out; exit 3", "--id", "a", "--max-retries", "1")
+    assert (done.returncode, done.stdout) == (3, "out\n")
+    assert "queuectl: job 'a' is queued\n" in done.stderr
+    done = cli.run("enqueue", "--wait", "--print-id", "echo out; exit 4", "--success-codes", "4")
+    assert (done.returncode, len(done.stdout)) == (0, 37)
+    for words in (["--follow", "--wait"], ["--follow", "--json"], ["--file", "-", "--wait"]):
+        cli.run("enqueue", *words, *([] if "--file" in words else ["true"]), input="a\n", check=2)

@@ -332,6 +332,7 @@ def test_status_tells_what_the_workers_do(cli: Cli) -> None:
     assert status == {
         "pending": 0, "processing": 1, "completed": 0, "failed": 0, "dead": 0, "cancelled": 0,
         "total": 1, "scheduled": 0, "store": str(cli.store),
+        "blocked": 0, "paused": [], "lifetime": {"enqueued": 1, "completed": 0},
     }  # fmt: skip
 
 

@@ -272,3 +272,28 @@ def test_what_cannot_be_imported_leaves_the_settings_alone(cli: Cli) -> None:
     assert '"7"' in lines
     cli.run("import", "-", input=lines, check=1)
     assert cli.run("config", "get", "max_retries", check=0).stdout.split()[-1] == "3"
+
+
+def test_jobs_wait_for_each_other_where_they_are_brought(cli: Cli) -> None:
+    """Also for those that were there before, by their ids; and a queue keeps its rule."""
+    cli.run("enqueue", "true", "--id", "first", "--quiet", check=0)
+    cli.run("enqueue", "true", "--id", "next", "--after", "first", "--quiet", check=0)
+    words = ("--after", "next", "--after-any", "first", "--queue", "q", "--env", "A=secret")
+    cli.run("enqueue", "true", "--id", "last", *words, "--quiet", check=0)
+    cli.run("queue", "set", "q", "--concurrency", "1", check=0)
+    exported = cli.run("export", check=0).stdout
+    (cli.folder / "export").write_text(exported)
+    other = ("--store", str(cli.folder / "other"))
+    cli.run(*other, "enqueue", "false", "--id", "first", "--quiet", "--max-retries", "1", check=0)
+    cli.run(*other, "import", "--skip-existing", "export", check=0)
+    assert "until job first completes" in cli.run(*other, "show", "next", check=0).stdout
+    assert "q\tactive\t1\t" in cli.run(*other, "queue", "list", check=0).stdout
+    cli.run(*other, "start", "--drain", "--quiet", check=0)
+    states = {job["id"]: job["state"] for job in cli.json(*other, "list")}
+    assert states == {"first": "dead", "next": "pending", "last": "pending"}
+    assert "secret" in cli.run(*other, "show", "last", "--reveal", check=0).stdout
+    cli.run(*other, "edit", "first", "--command", "true", check=0)
+    cli.run(*other, "dlq", "retry", "first", check=0)
+    cli.run(*other, "start", "--drain", "--quiet", check=0)
+    assert {job["state"] for job in cli.json(*other, "list")} == {"completed"}
+    assert cli.run(*other, "doctor", check=0).stdout == ""

@@ -12,7 +12,7 @@ import pytest
 
 from queuectl.cli import app
 from queuectl.cli.command import Session
-from queuectl.cli.completers import complete_queues
+from queuectl.cli.completers import complete
 from queuectl.config import SETTINGS
 from queuectl.job import JobState
 from queuectl.store.folder import StoreFolder
@@ -317,14 +317,22 @@ def test_states_settings_and_shells_are_offered_without_a_store(cli: Cli) -> Non
     assert not cli.store.exists()
 
 
-def test_queues_are_offered(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_jobs_have_is_offered(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     with queue_of(cli) as queue:
-        queue.enqueue("x", id="here", cwd="/")
+        queue.enqueue("x", id="here", cwd="/", queue="email", labels=["nightly", "größe"])
     monkeypatch.setenv("QUEUECTL_STORE", str(cli.store))
     context = click.Context(app.queuectl, obj=Session())
-    for prefix, names in (("", ["default"]), ("de", ["default"]), ("x", [])):
-        found = complete_queues(context, click.Option(["--queue"]), prefix)
-        assert [item.value for item in found] == names
+    for option, prefix, values in (
+        ("--queue", "", ["default", "email"]),
+        ("--queue", "e", ["email"]),
+        ("--queue", "x", []),
+        # Those that a shell could take for more than a word are left out.
+        ("--label", "", ["nightly"]),
+        ("--after", "", ["here"]),
+        ("--priority", "", ["high", "medium", "low"]),
+    ):
+        found = complete(context, click.Option([option]), prefix)
+        assert [item.value for item in found] == values
 
 
 def test_a_script_in_json_is_refused(cli: Cli) -> None:

@@ -23,6 +23,7 @@ DEFAULTS: Dict[str, Any] = {
     "shutdown_grace": 30.0,
     "kill_grace": 5.0,
     "max_output": 16 * 1024 * 1024,
+    "keep_finished": "30d",
     "keep_output": 1024**3,
     "shell": "/bin/sh",
     "on_complete": None,
@@ -60,6 +61,9 @@ NO_SIZES = [
     "9" * 20,
 ]
 
+KEPT = {"0": "0", "007": "7", " 1000000000 ": "1000000000", "30d": "30d", "48h": "2d", "none": None}
+NO_KEPT = ["", "-1", "1.5", "1000000001", "9" * 30, "d", "36501d", "٣"]
+
 HOOK = {"mail me": "mail me", " - ä\n": " - ä\n", "None": None}
 NO_HOOK = ["", "  ", "a\0b"]
 
@@ -73,6 +77,7 @@ VALID: Dict[str, Dict[str, Any]] = {
     "shutdown_grace": DURATION,
     "kill_grace": DURATION,
     "max_output": SIZES,
+    "keep_finished": KEPT,
     "keep_output": SIZES,
     "on_complete": HOOK,
     "on_failed": HOOK,
@@ -118,6 +123,7 @@ INVALID: Dict[str, Any] = {
     "shutdown_grace": [*NO_DURATION, "none"],
     "kill_grace": [*NO_DURATION, "none"],
     "max_output": NO_SIZES,
+    "keep_finished": NO_KEPT,
     "keep_output": NO_SIZES,
     "on_complete": NO_HOOK,
     "on_failed": NO_HOOK,

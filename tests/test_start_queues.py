@@ -210,9 +210,17 @@ def test_queue_commands_in_a_terminal_a_pipe_and_json(cli: Cli) -> None:
         "paused": False,
     }
     assert cli.json("queue", "pause", "empty")["paused"] is True
-    shown = {"name": "empty", "paused": True, "concurrency": 3}
-    shown.update(dict.fromkeys(JobState.ALL, 0))
-    assert cli.json("queue", "list")[1] == shown
+    assert cli.json("queue", "list")[1] == {
+        "name": "empty",
+        "paused": True,
+        "concurrency": 3,
+        "pending": 0,
+        "processing": 0,
+        "failed": 0,
+        "completed": 0,
+        "dead": 0,
+        "cancelled": 0,
+    }
     cli.run("queue", "resume", "empty", check=0)
     cli.run("queue", "set", "empty", "--concurrency", "none", check=0)
     assert [each["name"] for each in cli.json("queue", "list")] == ["default", "mail"]

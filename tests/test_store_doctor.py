@@ -274,7 +274,8 @@ class TestJobFile:
         good = body + commit_line(6, meta, crc32(body))
         assert good == sample.data
         wrong = {**meta, "counts": {**sample.counts[-1]._asdict(), "dead": 1}}
-        for spoilt in (wrong, {**meta, "seq": 6}, {**meta, "purged": 1}, {**meta, "lines": 8}):
+        more = ({"seq": 6}, {"purged": 1}, {"lines": 8}, {"running": {"q": 1}}, {"bound": 1})
+        for spoilt in (wrong, *({**meta, **values} for values in more)):
             lay(disk, body + commit_line(6, spoilt, crc32(body)))
             damage, *_ = disk.damage()
             assert damage.offset == len(body)

@@ -17,13 +17,13 @@ from click.shell_completion import CompletionItem
 from queuectl.cli.command import Session
 from queuectl.config import SETTINGS
 from queuectl.errors import QueueError
-from queuectl.job import JobState
+from queuectl.job import Job, JobState
 from queuectl.store.glance import Glimpse, Wanted, glance
+from queuectl.values import DEFAULT_QUEUE, PRIORITIES
 
 Items = List[CompletionItem]
 Completer = Callable[[click.Context, click.Parameter, str], Items]
 
-_DEFAULT_QUEUE = "default"
 _MOST_JOBS = 50
 _MOST_LINES = 1000
 _WORD = re.compile(rb"[A-Za-z0-9._][A-Za-z0-9._-]*")
@@ -62,18 +62,19 @@ def complete_settings(context: click.Context, parameter: click.Parameter, incomp
 
 def complete_queues(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
     """Offer the names of the queues in which there were jobs of late."""
-    from queuectl.store.record import from_line
+    return _seen(context, incomplete, lambda job: (job.queue,), DEFAULT_QUEUE)
 
-    names = {_DEFAULT_QUEUE}
-    for seen in _glance(context, lambda seen: True, _MOST_LINES):
-        try:
-            name = getattr(from_line(seen.line), "queue", _DEFAULT_QUEUE)
-        except (ValueError, TypeError):
-            # The line is damaged, or of a newer version. Whoever needs it will say so.
-            continue
-        if isinstance(name, str) and _WORD.fullmatch(os.fsencode(name)):
-            names.add(name)
-    return _items(_matching(sorted(names), incomplete))
+
+def complete_labels(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
+    """Offer the labels that jobs had of late."""
+    return _seen(context, incomplete, lambda job: job.labels)
+
+
+def complete_priorities(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> Items:
+    """Offer the priorities that have names."""
+    return _items(_matching(list(PRIORITIES), incomplete))
 
 
 def complete_files(context: click.Context, parameter: click.Parameter, incomplete: str) -> Items:
@@ -91,6 +92,11 @@ _BY_NAME: Dict[str, Completer] = {
     "job_ids": complete_jobs,
     "--state": complete_states,
     "--queue": complete_queues,
+    "name": complete_queues,
+    "--label": complete_labels,
+    "--after": complete_jobs,
+    "--after-any": complete_jobs,
+    "--priority": complete_priorities,
     "key": complete_settings,
     "keys": complete_settings,
     "--key": complete_settings,
@@ -98,6 +104,23 @@ _BY_NAME: Dict[str, Completer] = {
     "--file": complete_files,
     "--store": complete_folders,
 }
+
+
+def _seen(
+    context: click.Context, incomplete: str, values_of: Callable[[Job], Sequence[str]], *more: str
+) -> Items:
+    """Offer values of the jobs that were enqueued last, and some more."""
+    from queuectl.store.record import from_line
+
+    found = set(more)
+    for seen in _glance(context, lambda seen: True, _MOST_LINES):
+        try:
+            values = values_of(from_line(seen.line))
+            found.update(value for value in values if _WORD.fullmatch(os.fsencode(value)))
+        except (ValueError, TypeError, AttributeError):
+            # The line is damaged, or of a newer version. Whoever needs it will say so.
+            continue
+    return _items(_matching(sorted(found), incomplete))
 
 
 def _jobs(

@@ -222,7 +222,7 @@ def _show(receipt: Receipt, session: Session, quiet: bool, print_id: bool, *, ma
 
 def _tell(receipt: Receipt, many: bool) -> None:
     screen = output.screen()
-    new = sum(job.id not in receipt.known for job in receipt.jobs)
+    new = len({job.id for job in receipt.jobs}.difference(receipt.known))
     if many:
         what = "1 job" if new == 1 else f"{new} jobs"
         output.line(screen.say("📦", f"{what} enqueued successfully!"))

@@ -13,6 +13,7 @@ import os
 import time
 from dataclasses import replace
 from typing import (
+    TYPE_CHECKING,
     Any,
     Callable,
     Collection,
@@ -49,9 +50,11 @@ from queuectl.store.lock import StoreLock
 from queuectl.store.members import Members
 from queuectl.store.record import from_line, none_if_purged, purged_line, to_line
 from queuectl.store.rewrite import is_worthwhile, rewrite
-from queuectl.store.watch import FileActivity, FileWatch
 from queuectl.store.watched import NOTHING, Watched
 from queuectl.values import DEFAULT_QUEUE
+
+if TYPE_CHECKING:
+    from queuectl.store.watch import FileActivity
 
 _SYNC_INTERVAL = 0.5
 
@@ -147,10 +150,14 @@ class FileStore(Store):
         return self._file.read(lambda snapshot: snapshot.dump())
 
     def watch(self, job_ids: Collection[str]) -> Watch:
+        from queuectl.store.watch import FileWatch
+
         return FileWatch(self._another_file(), job_ids)
 
     def activity(self, failures: int) -> Activity:
         if self._activity is None:
+            from queuectl.store.watch import FileActivity
+
             self._activity = FileActivity(self._another_file())
         return self._activity.look(failures)
 

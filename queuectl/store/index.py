@@ -230,11 +230,12 @@ class Index:
         return False
 
     def _unbind(self, seq: int) -> None:
-        for parent in self._bound.pop(seq).plan.parents:
-            children = self._children[abs(parent)]
+        # One may be there twice: as one that must complete, and as one that must end.
+        for parent in set(map(abs, self._bound.pop(seq).plan.parents)):
+            children = self._children[parent]
             children.discard(seq)
             if not children:
-                del self._children[abs(parent)]
+                del self._children[parent]
 
     def _lanes(self) -> Iterator[Lane]:
         for lanes in self._queues.values():

@@ -13,6 +13,7 @@ from queuectl.soundness import check_fit, to_record
 from queuectl.store.creation import EMPTY_COUNTS
 from queuectl.store.record import PURGED, from_line
 from queuectl.store.survey import Fragment, Place, Survey, Wrong
+from queuectl.values import DEFAULT_QUEUE
 
 
 class Inventory:
@@ -46,6 +47,9 @@ class Inventory:
         self.reverted: List[str] = []
         self.unchecked: List[str] = []
         self.held: List[str] = []
+        # What the last commit says of jobs beside their counts.
+        self._running_in: Dict[str, int] = {}
+        self._bound = 0
         self._hashes = array("q")
         self._torn: Dict[str, Fragment] = {
             each.id: each for each in survey.fragments if each.id is not None
@@ -64,6 +68,7 @@ class Inventory:
             is_purged = torn.seq is not None and survey.places.state(torn.seq) == PURGED
             if job_id not in present and not is_purged:
                 self.lost.append(job_id)
+        self._check_last_commit()
         self.unnamed = self._count_unnamed()
         self.unreadable = self._count_unreadable()
 
@@ -110,9 +115,25 @@ class Inventory:
             self.unchecked.append(job.id)
         if job.state == JobState.PROCESSING and not place.would_run:
             self.running.append((job.id, str(job.worker)))
+            if job.queue != DEFAULT_QUEUE:
+                self._running_in[job.queue] = self._running_in.get(job.queue, 0) + 1
+        self._bound += bool(job.parents) and job.waits
         torn = self._torn.get(job.id)
         if torn is not None and (place.source, place.offset) < (torn.source, torn.offset):
             self.reverted.append(job.id)
+
+    def _check_last_commit(self) -> None:
+        """Hold what it says of queues and of waiting jobs against the jobs, where all is whole."""
+        survey = self._survey
+        if survey.damage or self.damage or survey.audit is None or survey.audit.newest is None:
+            return
+        newest = survey.audit.newest
+        said = {name: newest.meta.get(name) for name in ("running", "bound")}
+        found = {"running": self._running_in, "bound": self._bound}
+        for name, value in found.items():
+            if said[name] != value:
+                reason = f"the commit says {said[name]} {name}, the lines say {value}"
+                self.damage.append(Wrong(survey.look.path, newest.start, reason))
 
     def _count(self, place: Place, by: int) -> None:
         state = JobState.DEAD if place.would_run else place.state

@@ -72,6 +72,18 @@ class DependencyContract(Fixtures):
             assert each.claimable(NOW, HORIZON)
         assert ids([claim(store), claim(other)]) == ["child", None]
 
+    def test_a_parent_may_be_named_both_ways(self, store: Store, reopen: Reopen) -> None:
+        """As one that must complete, and as one that must end: it must complete."""
+        other = reopen()
+        add(store, "parent")
+        assert other.claimable(NOW, HORIZON)
+        add_child(store, "child", ["parent"], ["parent"])
+        held = claim_one(other)
+        assert ids([claim(store), claim(other)]) == [None, None]
+        child = claim_one(other, done=rules.complete(held, NOW))
+        other.save([rules.complete(child, NOW)])
+        assert ids([claim(store), claim(other), claim(reopen())]) == [None, None, None]
+
     def test_every_parent_must_complete(self, store: Store, reopen: Reopen) -> None:
         """In whatever order; of those to end any end will do."""
         other = reopen()
