@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 from typing import Dict, List
 
@@ -46,6 +47,17 @@ def test_one_worker_runs_the_highest_priority_first_then_the_oldest(cli: Cli) ->
     cli.run("enqueue", NOTE, "--id", "h3", "--priority", "high", check=0)
     queue.drain()
     assert order(queue) == ["p11", "h1", "h2", "h3", "m1", "m2", "l1", "l2", "n11"]
+
+
+def test_any_number_of_priorities_is_one_order(cli: Cli) -> None:
+    queue = Queue(cli)
+    numbers = random.Random(5).choices(range(-40, 40), k=200)
+    lines = [{"id": f"job-{n}", "priority": number} for n, number in enumerate(numbers)]
+    text = "".join(json.dumps({"command": NOTE, **line}) + "\n" for line in lines)
+    cli.run("enqueue", "--quiet", "--file", "-", input=text, check=0)
+    queue.drain()
+    expected = sorted(lines, key=lambda line: -int(str(line["priority"])))
+    assert order(queue) == [line["id"] for line in expected]
 
 
 def test_one_that_comes_while_others_wait_overtakes_them(cli: Cli) -> None:

@@ -146,6 +146,19 @@ def test_pause_waits_for_what_runs_and_resume_wakes_at_once(cli: Cli) -> None:
     start.finish(0)
 
 
+def test_nothing_is_claimed_once_a_pause_was_acknowledged(cli: Cli) -> None:
+    queue = Queue(cli)
+    start = queue.start("--count", "4", "--drain")
+    queue.add_many({f"job-{number}": NOTE for number in range(2000)}, queue="q")
+    wait_until((queue.folder / "ran").exists, what="the first job")
+    cli.run("queue", "pause", "q", "--wait", check=0)
+    paused = queue.counts()
+    start.finish(0)
+    assert paused.pending > 0
+    assert queue.counts() == paused
+    assert len(order(queue)) == paused.completed
+
+
 def test_drain_waits_for_no_paused_queue_and_no_job_that_is_blocked(cli: Cli) -> None:
     queue = Queue(cli)
     cli.run("queue", "pause", "shut", check=0)

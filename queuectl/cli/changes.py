@@ -152,7 +152,7 @@ def edit(session: Session, /, job_id: str, command: Optional[str], **options: An
     if command is not None:
         values["command"] = validate_command(as_utf8(command))
     if not values:
-        raise click.UsageError("give what to change: --command, --priority, --run-at, ...")
+        raise click.UsageError("give what to change, such as --command or --priority")
     with session.open() as manager:
         job = manager.edit(job_id, **values)
     tell_jobs(session, [job])

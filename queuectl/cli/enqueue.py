@@ -179,12 +179,16 @@ def _request(
         _refuse(QUOTE)
     if literal:
         line = literal[0] if len(literal) == 1 else _joined(literal)
-        return new_job(as_utf8(line), given)
-    if not words:
+        request = new_job(as_utf8(line), given)
+    elif not words:
         _refuse("give a command, or --file")
-    if words[0].startswith("{"):
-        return parse_json_job(as_utf8(words[0]), given)
-    return new_job(as_utf8(words[0]), given)
+    elif words[0].startswith("{"):
+        request = parse_json_job(as_utf8(words[0]), given)
+    else:
+        request = new_job(as_utf8(words[0]), given)
+    if request.on_conflict is not None and request.unique is None:
+        _refuse("--on-conflict needs --unique")
+    return request
 
 
 def _joined(words: List[str]) -> str:

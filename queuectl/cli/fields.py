@@ -51,10 +51,9 @@ def parse_priority(text: str) -> int:
     word = text.strip().lower()
     if word in PRIORITIES:
         return PRIORITIES[word]
+    number = word[1:] if word[:1] == "+" and word[1:2] != "-" else word
     try:
-        return parse_whole(
-            word.lstrip("+") if word[:1] == "+" else word, -MAX_PRIORITY, MAX_PRIORITY
-        )
+        return parse_whole(number, -MAX_PRIORITY, MAX_PRIORITY)
     except InvalidValueError as error:
         raise InvalidValueError(f"{error}: use {', '.join(PRIORITIES)} or a number") from error
 
@@ -96,12 +95,13 @@ def _parse_folder(text: str) -> str:
 
 def _parse_variable(text: str) -> str:
     """Read `NAME=VALUE`, or `NAME`, which means that of the environment."""
-    if "=" not in text:
-        value = os.environ.get(text)
-        if value is None:
-            raise InvalidValueError(f"{text} is not set in the environment: use {text}=VALUE")
-        text = f"{text}={as_utf8(value)}"
-    return validate_variable(text)
+    if "=" in text:
+        return validate_variable(text)
+    validate_variable(f"{text}=")
+    value = os.environ.get(text)
+    if value is None:
+        raise InvalidValueError(f"{text} is not set in the environment: use {text}=VALUE")
+    return validate_variable(f"{text}={as_utf8(value)}")
 
 
 def _parse_base(text: str) -> float:
@@ -361,7 +361,9 @@ def given_fields(options: Mapping[str, Any]) -> Dict[str, Any]:
         InvalidValueError: two of them contradict each other.
     """
     given = {key: value for key, value in options.items() if value not in (None, ())}
-    return _without_contradiction(given, "options")
+    if "run_at" in given and "delay" in given:
+        raise InvalidValueError("choose one of --run-at and --delay")
+    return given
 
 
 def read_fields(values: Mapping[str, Any]) -> Dict[str, Any]:
@@ -378,20 +380,14 @@ def read_fields(values: Mapping[str, Any]) -> Dict[str, Any]:
             what = str(error)
             what = f"{key} {what[len('it ') :]}" if what.startswith("it ") else f"{key}: {what}"
             raise InvalidValueError(f"bad JSON job: {what}") from error
-    return _without_contradiction(read, "bad JSON job")
+    if "run_at" in read and "delay" in read:
+        raise InvalidValueError("bad JSON job: choose one of run_at and delay")
+    return read
 
 
 def to_attributes(fields: Mapping[str, Any]) -> Dict[str, Any]:
     """Turn what is said of a job, by key, into attributes of `NewJob`."""
     return {FIELDS[key].attribute: value for key, value in fields.items()}
-
-
-def _without_contradiction(fields: Dict[str, Any], where: str) -> Dict[str, Any]:
-    if "run_at" in fields and "delay" in fields:
-        raise InvalidValueError(f"{where}: choose one of run_at and delay")
-    if "on_conflict" in fields and "unique" not in fields:
-        raise InvalidValueError(f"{where}: on_conflict needs unique")
-    return fields
 
 
 def merged(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> Dict[str, Any]:

@@ -37,6 +37,9 @@ def parse_json_job(text: str, given: Mapping[str, Any]) -> NewJob:
     for key in (*named, *fields):
         if key in given:
             raise InvalidValueError(f"{key} is given twice: in the JSON job and as an option")
+    for key, other in (("run_at", "delay"), ("delay", "run_at")):
+        if key in fields and other in given:
+            raise InvalidValueError(f"choose one of {key} in the JSON job and {other} as an option")
     return _new_job(named, given, fields)
 
 
@@ -47,6 +50,8 @@ def new_job(command: str, given: Mapping[str, Any]) -> NewJob:
 
 def _new_job(named: Mapping[str, Any], given: Mapping[str, Any], own: Mapping[str, Any]) -> NewJob:
     fields = merged(given, own) if own else dict(given)
+    if "on_conflict" in own and "unique" not in fields:
+        raise InvalidValueError("bad JSON job: on_conflict needs unique")
     if "id" in fields:
         named = {"id": fields.pop("id"), **named}
     return NewJob(**named, **to_attributes(fields))
