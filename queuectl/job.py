@@ -263,6 +263,21 @@ def awaited(job: Job, now: float, dependents: int) -> Job:
     return _changed(job, now, dependents=job.dependents + dependents)
 
 
+def is_due(job: Job, now: float, horizon: float) -> bool:
+    """Whether the time of a waiting job has come.
+
+    A retry that lies further ahead than any can is due: the clock stepped back.
+
+    Args:
+        job: the job.
+        now: the time, in seconds since the epoch.
+        horizon: how far ahead a retry without a backoff of its own can lie at the most, in seconds.
+    """
+    due = now if job.run_at is None else clock.from_iso(job.run_at)
+    reach = horizon if job.backoff_max is None else 2 * job.backoff_max
+    return due <= now or (job.state == JobState.FAILED and due > now + reach)
+
+
 def claim(job: Job, worker: str, now: float) -> Job:
     """Give a waiting job to a worker; whether it is due is the caller's to know."""
     if not job.waits:

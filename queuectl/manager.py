@@ -249,6 +249,7 @@ class QueueManager(Work):
         return reasons(
             job,
             clock.now(),
+            horizon=self.settings.retry_policy.horizon,
             parents={parent.id: parent for parent in parents},
             rule=read_rules(self.store.settings()).get(job.queue, QueueRule()),
             running=self.store.running().get(job.queue, 0),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
-from queuectl import clock
-from queuectl.job import Job, JobState
+from queuectl.job import Job, JobState, is_due
 from queuectl.queues import QueueRule
 from queuectl.store.base import Member
 
@@ -41,6 +40,7 @@ def reasons(
     job: Job,
     now: float,
     *,
+    horizon: float,
     parents: Mapping[str, Job],
     rule: QueueRule,
     running: int,
@@ -51,6 +51,7 @@ def reasons(
     Args:
         job: the job.
         now: the time, in seconds since the epoch.
+        horizon: the longest delay of a retry without a backoff of its own, in seconds.
         parents: by id, the jobs that it is to follow, as far as they are still there.
         rule: what is set for its queue.
         running: how many jobs of its queue are processing.
@@ -62,7 +63,7 @@ def reasons(
     if not job.waits:
         return []
     found: List[Reason] = []
-    if job.run_at is not None and clock.from_iso(job.run_at) > now:
+    if job.run_at is not None and not is_due(job, now, horizon):
         is_retry = job.state == JobState.FAILED
         found.append(Reason(ReasonKind.RETRY if is_retry else ReasonKind.SCHEDULED, job.run_at))
     for kind, ids in ((ReasonKind.AFTER, job.after), (ReasonKind.AFTER_ANY, job.after_any)):

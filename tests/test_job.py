@@ -320,3 +320,30 @@ def test_who_waits() -> None:
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("job", "due"),
+    [
+        (pending(), True),
+        (pending(run_at=clock.to_iso(NOW)), True),
+        (pending(run_at=clock.to_iso(NOW + 0.001)), False),
+        (pending(run_at=clock.to_iso(NOW + 999)), False),
+        (replace(in_state("failed"), run_at=clock.to_iso(NOW + 100)), False),
+        (replace(in_state("failed"), run_at=clock.to_iso(NOW + 100.001)), True),
+        (
+            replace(
+                in_state("failed"), run_at=clock.to_iso(NOW + 150), backoff_base=2, backoff_max=80
+            ),
+            False,
+        ),
+        (
+            replace(
+                in_state("failed"), run_at=clock.to_iso(NOW + 20), backoff_base=2, backoff_max=9
+            ),
+            True,
+        ),
+    ],
+)
+def test_a_retry_further_ahead_than_any_can_be_is_due(job: Job, due: bool) -> None:
+    assert rules.is_due(job, NOW, 100) == due

@@ -192,7 +192,7 @@ class MemoryStore(Store):
                 clock.from_iso(job.run_at)
                 for job in self._shared.jobs.values()
                 if job.waits and job.run_at is not None
-                if self._asked is None or not _is_due(job, *self._asked)
+                if self._asked is None or not rules.is_due(job, *self._asked)
                 if _serves(job, queues, closed) and not self._is_kept(job, None)
             ),
             default=None,
@@ -352,7 +352,7 @@ class MemoryStore(Store):
         due = [
             job
             for job in self._shared.jobs.values()
-            if _is_due(job, now, horizon) and _serves(job, queues, closed)
+            if job.waits and rules.is_due(job, now, horizon) and _serves(job, queues, closed)
             if not self._is_kept(job, done)
         ]
         return sorted(due, key=lambda job: (-job.priority, job.seq))
@@ -450,16 +450,6 @@ class _MemoryWatch(Watch):
 
     def close(self) -> None:
         pass
-
-
-def _is_due(job: Job, now: float, horizon: float) -> bool:
-    if not job.waits:
-        return False
-    if job.run_at is None:
-        return True
-    due = clock.from_iso(job.run_at)
-    reach = horizon if job.backoff_max is None else 2 * job.backoff_max
-    return due <= now or (job.state == JobState.FAILED and due > now + reach)
 
 
 def _serves(job: Job, queues: Optional[Collection[str]], closed: Collection[str]) -> bool:
