@@ -134,7 +134,7 @@ REFUSED_JSON = {
     "for a shell group put -- before it",
     '{"command": "x"} y': "extra data at character 18; for a shell group put -- before it",
     '{"command": "x", "state": "dead"}': "the key 'state' is set by queuectl",
-    '{"command": "x", "cwd": "/"}': "the key 'cwd' is set by queuectl",
+    '{"command": "x", "worker": "w"}': "the key 'worker' is set by queuectl",
     '{"command": "x", "seq": 1}': "the key 'seq' is unknown: use id, command, max_retries, timeout",
     '{"comand": "x"}': "the key 'comand' is unknown: did you mean 'command'?",
     '{"COMMAND": "x"}': "the key 'COMMAND' is unknown: did you mean 'command'?",

@@ -16,6 +16,7 @@ from queuectl.cli import app
 from queuectl.cli.intake import _KEYS
 from queuectl.events import EventKind
 from queuectl.job import SHOWN_FIELDS, Job
+from queuectl.reasons import ReasonKind
 from support import Cli
 from test_cli_support import queue_of, refusal, run
 
@@ -44,7 +45,10 @@ GROUPS = [path for path, command in ALL.items() if isinstance(command, click.Gro
 def test_every_command_is_there() -> None:
     assert list(ALL) == [
         "queuectl", "queuectl enqueue", "queuectl start", "queuectl stop", "queuectl status",
-        "queuectl list", "queuectl show", "queuectl logs", "queuectl wait", "queuectl doctor",
+        "queuectl list", "queuectl show", "queuectl logs", "queuectl wait", "queuectl cancel",
+        "queuectl retry", "queuectl edit", "queuectl purge", "queuectl queue",
+        "queuectl queue list", "queuectl queue pause", "queuectl queue resume",
+        "queuectl queue set", "queuectl doctor",
         "queuectl export", "queuectl import", "queuectl config",
         "queuectl config get", "queuectl config list", "queuectl config reset",
         "queuectl config set", "queuectl dlq", "queuectl dlq list", "queuectl dlq purge",
@@ -89,16 +93,19 @@ def test_help_is_whole_and_its_example_works(path: str, cli: Cli) -> None:
     assert lines
     assert all("queuectl " in line for line in lines)
     for line in lines:
-        if "dlq" in line or not cli.store.exists():
-            fill(cli)
+        if not cli.store.exists() or any(word in line for word in ("dlq", " cancel ", "--run-at")):
+            fill(cli, wait=" cancel " in line or "--run-at" in line)
         shell(cli, line)
 
 
-def fill(cli: Cli) -> None:
-    """Have a dead job of the name that the examples use, which printed something."""
+def fill(cli: Cli, wait: bool = False) -> None:
+    """Have a dead job of the name that the examples use, which printed something; or one that waits."""
     with queue_of(cli) as queue:
         if queue.store.get("nightly") is not None:
             queue.store.remove([queue.find("nightly")])
+        if wait:
+            queue.enqueue("sleep 1", id="nightly", cwd="/")
+            return
         queue.enqueue("exit 1", id="nightly", max_retries=1, cwd="/")
         while queue.find("nightly").state != "dead":
             run(queue, error="Exit code 1", output=b"oh no\n")
@@ -221,14 +228,24 @@ def rows(heading: str) -> Dict[str, str]:
     return found
 
 
+KINDS = {
+    "string": "str",
+    "time": "str",
+    "integer": "int",
+    "number": "float",
+    "boolean": "bool",
+    "object": "Tuple[str, ...]",  # Of NAME=VALUEs.
+    "array of strings": "Tuple[str, ...]",
+    "array of integers": "Tuple[int, ...]",
+}
+
+
 def test_every_field_of_a_job_is_documented_with_its_type() -> None:
     documented = rows("The job")
     assert list(documented) == list(SHOWN_FIELDS)
     types = {field.name: str(field.type) for field in fields(Job)}
     for name, said in documented.items():
-        kind = {"string": "str", "time": "str", "integer": "int", "number": "float"}
-        first = said.split(" or ")[0]
-        expected = {"boolean": "bool"}.get(first) or kind[first]
+        expected = KINDS[said.split(" or ")[0]]
         wanted = f"Optional[{expected}]" if said.endswith(" or null") else expected
         assert types[name] == wanted, name
 
@@ -280,3 +297,22 @@ def test_every_field_of_an_event_is_documented(cli: Cli) -> None:
     said = re.search(r"^\| `event` \| string \| (.*) \|$", section, re.MULTILINE)
     assert said is not None
     assert set(re.findall(r"`(\w+)`", said[1])) == kinds | {"starting"}
+
+
+def test_every_key_of_a_reason_is_documented(cli: Cli) -> None:
+    cli.run("enqueue", "x", "--id", "idle", check=0)
+    (reason,) = cli.json("show", "idle")["waiting_for"]
+    documented = rows("show")
+    assert list(documented) == list(reason)
+    section = JSON_PAGE.partition("### show")[2].partition("\n### ")[0]
+    said = re.search(r"^\| `kind` \| string \| (.*) \|$", section, re.MULTILINE)
+    assert said is not None
+    kinds = {getattr(ReasonKind, name) for name in vars(ReasonKind) if name.isupper()}
+    assert set(re.findall(r"`(\w+)`", said[1])) == kinds
+
+
+def test_every_field_of_a_queue_is_documented(cli: Cli) -> None:
+    told = cli.json("queue", "pause", "email")
+    listed = cli.json("queue", "list")[0]
+    assert list(listed) == list(rows("queue list"))
+    assert told.keys() <= listed.keys()

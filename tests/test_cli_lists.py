@@ -65,9 +65,13 @@ def test_list_into_a_pipe_is_a_row_a_job(cli: Cli) -> None:
     assert cli.run("list", "--state", "cancelled", check=0).stdout == ""
 
 
+def shown_as_json(job: Job) -> Any:
+    return json.loads(json.dumps(job.to_dict()))
+
+
 def test_list_as_json_is_an_array_of_whole_jobs(cli: Cli) -> None:
     jobs = fill(cli)
-    assert cli.json("list") == [job.to_dict() for job in reversed(jobs)]
+    assert cli.json("list") == [shown_as_json(job) for job in reversed(jobs)]
     assert [job["id"] for job in cli.json("list", "--state", "completed,dead")] == ["d-1", "c-1"]
     assert cli.json("list", "--limit", "1")[0]["id"] == "p-1"
     assert cli.run("list", "--state", "cancelled", "--json", check=0).stdout == "[]\n"
@@ -180,12 +184,15 @@ def test_values_that_are_refused(words: List[str], why: str, cli: Cli) -> None:
 def test_show_as_json_is_the_job_and_its_output(cli: Cli) -> None:
     jobs = {job.id: job for job in fill(cli)}
     shown = cli.json("show", "c-1")
-    assert list(shown) == [*SHOWN_FIELDS, "output"]
+    assert list(shown) == [*SHOWN_FIELDS, "waiting_for", "output"]
     path = shown.pop("output")
-    assert shown == jobs["c-1"].to_dict()
+    assert shown.pop("waiting_for") == []
+    assert shown == shown_as_json(jobs["c-1"])
     with open(path, encoding="utf-8") as file:
         assert file.read() == "hello\n"
-    assert cli.json("show", "p-1")["output"] is None
+    shown = cli.json("show", "p-1")
+    assert shown["waiting_for"] == [{"kind": "no_worker", "what": "", "state": None}]
+    assert shown["output"] is None
 
 
 def test_show_tells_everything_that_is_known(cli: Cli) -> None:
@@ -194,6 +201,7 @@ def test_show_tells_everything_that_is_known(cli: Cli) -> None:
     job = jobs["f-1"]
     later = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(clock.from_iso(job.created_at) + 18000))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(in \d\.\ds\)", facts.pop("Not before"))
+    assert re.fullmatch(r"for its next attempt, in \d\.\ds", facts.pop("Waits"))
     assert facts == {
         "ID": "f-1", "Command": "again", "State": "failed", "Attempts": "1", "Max retries": "3",
         "Created": later, "Updated": facts["Updated"], "Last error": "Exit code 1: no",
