@@ -99,7 +99,7 @@ def test_help_is_whole_and_its_example_works(path: str, cli: Cli) -> None:
 
 
 def fill(cli: Cli, wait: bool = False) -> None:
-    """Have a dead job of the name that the examples use, which printed something; or one that waits."""
+    """Have a job of the name that the examples use: one that waits, else a dead one with output."""
     with queue_of(cli) as queue:
         if queue.store.get("nightly") is not None:
             queue.store.remove([queue.find("nightly")])

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List
 import pytest
 
 from queuectl import Job, clock
-from queuectl.job import SHOWN_FIELDS
+from queuectl.job import DEFAULTS, OPTIONAL_FIELDS, SHOWN_FIELDS
 from queuectl.store.base import Member
 from support import Cli, Terminal
 from test_cli_support import (
@@ -221,14 +221,23 @@ def facts_of(text: str) -> Dict[str, str]:
 
 def test_show_tells_whatever_fields_a_job_has(cli: Cli) -> None:
     with queue_of(cli) as queue:
-        job = queue.enqueue("x", id="all", timeout=1)
-        values: Dict[str, Any] = {
-            name: getattr(job, name)
+        job = queue.enqueue(
+            "x", id="all", timeout=1, priority=5, queue="q", labels=["one", "two"], env=["A=b"]
+        )
+        told = [
+            name
             for name in SHOWN_FIELDS
-            if getattr(job, name) is not None and getattr(job, name) is not False
-        }
+            if getattr(job, name) not in (None, False)
+            and (name not in OPTIONAL_FIELDS or getattr(job, name) != DEFAULTS[name])
+        ]
+        # A counter of nothing is told; it is equal to False.
+        told += ["attempts", "runs", "rev", "interruptions"]
     facts = facts_of(cli.run("show", "all", check=0).stdout)
-    assert len(facts) == len(values)
+    assert facts.pop("Waits") == "no worker is running: queuectl start"
+    assert len(facts) == len(told)
+    assert (facts["Priority"], facts["Queue"], facts["Labels"]) == ("5", "q", "one, two")
+    assert facts["Env"] == "A (--reveal shows it)"
+    assert facts_of(cli.run("show", "all", "--reveal", check=0).stdout)["Env"] == "A=b"
 
 
 def test_show_keeps_the_lines_of_a_command_apart_from_its_own(cli: Cli) -> None:
