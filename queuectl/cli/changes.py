@@ -132,15 +132,27 @@ def retry(session: Session, job_ids: Tuple[str, ...], label: Optional[str]) -> N
 @click.command(cls=Command, short_help="Change a job that waits or is dead.")
 @click.argument("job_id", metavar="ID")
 @click.option("--command", metavar="C", help="The line for the shell.")
-@click.option("--priority", metavar="P", callback=checked(parse_priority), help="As of enqueue.")
-@click.option("--run-at", metavar="WHEN", callback=checked(parse_run_at), help="As of enqueue.")
-@click.option("--queue", metavar="NAME", callback=checked(validate_queue), help="As of enqueue.")
+@click.option(
+    "--priority",
+    metavar="P",
+    callback=checked(parse_priority),
+    help="high, medium, low or a number.",
+)
+@click.option(
+    "--run-at", metavar="WHEN", callback=checked(parse_run_at), help="Not before, as with enqueue."
+)
+@click.option(
+    "--queue", metavar="NAME", callback=checked(validate_queue), help="The queue to move it to."
+)
 @click.option(
     "--max-retries", metavar="N", callback=checked(parse_max_retries), help="Attempts in all."
 )
 @pass_session
 def edit(session: Session, /, job_id: str, command: Optional[str], **options: Any) -> None:
-    """Change a job that waits, or is dead: then queuectl dlq retry runs what it is now.
+    """Change a job that waits, or is dead.
+
+    A dead one stays in the DLQ; queuectl dlq retry then runs it as it is now. A
+    failed one that is given a --run-at does not wait for its retry any more.
 
     ID may be the first characters of an id, at least four.
 

@@ -90,7 +90,7 @@ class EnqueueCommand(Command):
 @click.option("--file", "path", metavar="PATH", help="Add one job a line; - is standard input.")
 @field_options()
 @click.option(
-    "--id", "job_id", metavar="ID", callback=checked(validate_id), help="Default: a UUID."
+    "--id", "job_id", metavar="ID", callback=checked(validate_id), help="Its id. Default: a UUID."
 )
 @click.option("--follow", is_flag=True, help="Show what it prints; end as queuectl wait does.")
 @click.option("--wait", is_flag=True, help="Return once it has ended, as queuectl wait does.")

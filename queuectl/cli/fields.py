@@ -232,21 +232,29 @@ FIELDS: Dict[str, Field] = {
         "P",
         "high, medium, low or a number: 10, 0, -10. Higher runs first. Default: medium.",
     ),
-    "queue": Field("queue", _text_by(validate_queue), validate_queue, "NAME", "Default: default."),
+    "queue": Field(
+        "queue",
+        _text_by(validate_queue),
+        validate_queue,
+        "NAME",
+        "The queue to put it in. Default: default.",
+    ),
     "run_at": Field(
         "run_at",
         _text_by(parse_run_at),
         parse_run_at,
         "WHEN",
-        "Not before 2026-01-31T08:30, with a zone or in local time, or the next 08:30.",
+        "Not before: 2027-01-31T08:30 (local time, or with a zone) or 08:30 (the next one).",
     ),
-    "delay": Field("run_at", _delay, parse_delay, "S", "Not before so long: 90, 10s, 5m, 2h, 1d."),
+    "delay": Field(
+        "run_at", _delay, parse_delay, "S", "Not before so long has passed: 90, 10s, 5m, 2h, 1d."
+    ),
     "after": Field(
         "after",
         _several(str),
         str,
         "ID",
-        "Only once that job completed. May be repeated: after all of them.",
+        "Only once this job completed. May be repeated: after all of them.",
         many=True,
     ),
     "after_any": Field(
@@ -254,7 +262,7 @@ FIELDS: Dict[str, Field] = {
         _several(str),
         str,
         "ID",
-        "Only once that job ended, however. May be repeated.",
+        "Only once this job ended, however. May be repeated.",
         many=True,
     ),
     "unique": Field(
@@ -262,14 +270,14 @@ FIELDS: Dict[str, Field] = {
         _text_by(validate_key),
         validate_key,
         "KEY",
-        "Not while another job of that key waits or runs.",
+        "Only if no other job of this key waits or runs.",
     ),
     "on_conflict": Field(
         "on_conflict",
         _text_by(_parse_policy),
         _parse_policy,
         "P",
-        "With --unique, if there is one: skip (the default), error, or replace if it waits.",
+        "If one does: skip (the default), error, or replace (one that waits).",
     ),
     "labels": Field(
         "labels",
@@ -284,21 +292,25 @@ FIELDS: Dict[str, Field] = {
         _variables,
         _parse_variable,
         "NAME[=VALUE]",
-        "Set a variable for it, to what it is now or to VALUE, which is stored. May be repeated.",
+        "A variable for it: VALUE, or what it is now, is stored. May be repeated.",
         many=True,
     ),
     "cwd": Field(
         "cwd", _text_by(_parse_folder), _parse_folder, "DIR", "Where it runs. Default: here."
     ),
     "shell": Field(
-        "shell", _text_by(_parse_shell), _parse_shell, "PATH", "Default: setting shell."
+        "shell",
+        _text_by(_parse_shell),
+        _parse_shell,
+        "PATH",
+        "What runs it. Default: setting shell.",
     ),
     "backoff_base": Field(
         "backoff_base",
         _base,
         _parse_base,
         "N",
-        "The delay after attempt n is N to the power of n. Default: setting backoff_base.",
+        "Wait N ** n seconds after attempt n. Default: setting backoff_base.",
     ),
     "backoff_max": Field(
         "backoff_max",

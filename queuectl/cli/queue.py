@@ -87,13 +87,13 @@ def list_queues(session: Session) -> None:
     metavar="N",
     required=True,
     callback=checked(lambda text: _Limit(parse_concurrency(text))),
-    help="How many jobs of it may run at once, over all workers of the store; or none.",
+    help="How many, 1 or more; or none, for no limit.",
 )
 @pass_session
 def set_queue(session: Session, name: str, concurrency: _Limit) -> None:
     """Limit how many jobs of a queue run at once, over all workers of the store.
 
-    What runs already goes on.
+    If more run already, they go on.
 
     Example:
       queuectl queue set email --concurrency 2

@@ -36,7 +36,7 @@ def _parse_interval(text: str) -> float:
     is_flag=False,
     flag_value="2",
     callback=checked(_parse_interval),
-    help="Show it at a terminal until Ctrl-C, drawn anew each 2 seconds, or as often as is said.",
+    help="Show it in place until Ctrl-C, drawn anew each 2 seconds, or as often as is said.",
 )
 @pass_session
 def status(session: Session, interval: Optional[float]) -> None:
