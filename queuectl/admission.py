@@ -188,7 +188,10 @@ class _Admission:
                 continue
             policy = self._requests[number].on_conflict or SKIP
             if policy == SKIP:
-                self._meet(number, taken.holder)
+                # With it those of the same requests that it met.
+                for other, rival in enumerate(self._jobs):
+                    if rival.unique == taken.key:
+                        self._meet(other, taken.holder)
             elif policy == REPLACE:
                 self._replaced[taken.key] = job.id
             else:

@@ -42,6 +42,10 @@ def test_of_requests_with_one_key_the_first_is_met_and_the_others_mean_it(
     assert [each.id for each in again.jobs] == ["a", "e"]
     assert again.known == {"a"}
     assert again.jobs[1].after == ("a",)
+    both = queue.submit([job("f", unique="k"), job("g", unique="k"), job("h", "g")])
+    assert [each.id for each in both.jobs] == ["a", "a", "h"]
+    assert both.known == {"a"}
+    assert both.jobs[2].after == ("a",)
 
 
 @pytest.mark.parametrize("policy", ["error", "replace"])
