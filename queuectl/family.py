@@ -6,12 +6,14 @@ its descendants in one commit either meant all of them, or is refused and looks 
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Optional, Sequence, Set
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set
 
 from queuectl import clock
 from queuectl import job as rules
-from queuectl.job import Job, JobState
+from queuectl.job import WAITING, Job, JobState
 from queuectl.store.base import Store
+
+_DEEP = 8  # so many generations are looked for one by one, each at the cost of a pass of the store
 
 
 def doomed(store: Store, parents: Sequence[Job], now: float, what: str) -> List[Job]:
@@ -29,10 +31,15 @@ def doomed(store: Store, parents: Sequence[Job], now: float, what: str) -> List[
     cancelled: Dict[int, Job] = {parent.seq: parent for parent in parents}
     generation: List[Job] = [parent for parent in parents if parent.dependents]
     found: List[Job] = []
+    children: Callable[[Sequence[Job]], List[Job]] = store.children
+    generations = 0
     while generation:
+        generations += 1
+        if generations == _DEEP:
+            children = _read_children(store)
         ids = {parent.seq: parent.id for parent in generation}
         ended: List[Job] = []
-        for child in store.children(generation):
+        for child in children(generation):
             parent = next((ids[seq] for seq in child.parents if seq in ids), None)
             if parent is not None and child.seq not in cancelled:
                 reason = f"Job {parent!r}, which it was to follow, was {what}"
@@ -42,6 +49,22 @@ def doomed(store: Store, parents: Sequence[Job], now: float, what: str) -> List[
         generation = [job for job in ended if job.dependents]
         what = "cancelled"
     return found
+
+
+def _read_children(store: Store) -> Callable[[Sequence[Job]], List[Job]]:
+    """Read all jobs that wait for others once; return what does as `Store.children` with them."""
+    by_parent: Dict[int, Dict[int, Job]] = {}
+    for job in store.select(WAITING):
+        for seq in job.parents:
+            by_parent.setdefault(abs(seq), {})[job.seq] = job
+
+    def children(parents: Sequence[Job]) -> List[Job]:
+        found: Dict[int, Job] = {}
+        for parent in parents:
+            found.update(by_parent.get(parent.seq, {}))
+        return [found[seq] for seq in sorted(found)]
+
+    return children
 
 
 def finish(store: Store, job: Job) -> None:

@@ -18,6 +18,7 @@ from queuectl.manager import QueueManager
 from queuectl.store.base import Lost
 
 _RETRY_PAUSE = 1.0  # seconds before what a full disk or a lock prevented is tried again
+_LOOK_FOR_DEAD = 0.5  # seconds between two looks whether anybody is there to rescue
 
 
 class Rescues:
@@ -33,6 +34,7 @@ class Rescues:
         self._report = report
         self._rescues: List[Rescue] = []
         self._next_step = 0.0
+        self._look_at = 0.0
         self._warned = False
 
     @property
@@ -57,6 +59,13 @@ class Rescues:
                 self._warned = self._warned and not over
                 if over:
                     self._rescues.remove(rescue)
+
+    def stand_in(self) -> None:
+        """Rescue what the dead left, as `step` does, while no supervisor lives that would."""
+        if monotonic() >= self._look_at and not self._manager.members("supervisor"):
+            self.begin(self._manager.store.lost(thorough=True))
+            self._look_at = monotonic() + _LOOK_FOR_DEAD
+        self.step()
 
     def put_off(self, error: QueueError) -> None:
         """Wait a while because of what will pass, and say so unless it is known already."""

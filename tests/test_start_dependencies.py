@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 from typing import Any, List
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import support
 from queuectl import clock
 from queuectl.job import JobState
+from queuectl.newjob import NewJob
 from starting import HOLD, Queue, wait_until_gone
 from support import Cli
 
@@ -279,11 +281,36 @@ def test_what_can_never_run_is_refused_with_its_line(
 
 def test_a_chain_of_many_is_taken_and_cancelled_as_a_whole(cli: Cli) -> None:
     queue = Queue(cli)
-    chain = [{"id": f"job-{n}", "after": f"job-{n - 1}" if n else []} for n in range(300)]
+    chain = [{"id": f"job-{n}", "after": f"job-{n - 1}" if n else []} for n in range(5000)]
     cli.run("enqueue", "--quiet", "--file", "-", input=lines(*reversed(chain)), check=0)
-    done = cli.run("cancel", "job-0", check=0)
-    assert done.stderr.count("is cancelled too") == 299
-    assert queue.counts().cancelled == 300
+    # With a pass of the store for each generation it would take most of a minute.
+    done = cli.run("cancel", "job-0", check=0, timeout=15)
+    told = done.stderr.splitlines()
+    assert [line.split("'")[1] for line in told] == [f"job-{n}" for n in range(1, 5000)]
+    assert told[-1] == (
+        "queuectl: job 'job-4999' is cancelled too: Job 'job-4998', which it was to follow, was "
+        "cancelled"
+    )
+    assert queue.counts().cancelled == 5000
+
+
+def test_of_many_generations_that_meet_again_each_is_cancelled_once(cli: Cli) -> None:
+    queue = Queue(cli)
+    levels = range(20)
+    names = [[f"left-{n}", f"right-{n}"] for n in levels]
+    jobs = [
+        {"id": job_id, "after": names[n - 1] if n else ["root"]}
+        for n in levels
+        for job_id in names[n]
+    ]
+    jobs += [{"id": f"any-{n}", "after_any": names[n]} for n in levels]
+    text = lines({"id": "root"}, *jobs)
+    cli.run("enqueue", "--quiet", "--file", "-", input=text, check=0)
+    done = cli.run("cancel", "root", check=0)
+    told = [line.split("'")[1] for line in done.stderr.splitlines()]
+    assert sorted(told) == sorted(job_id for pair in names for job_id in pair)
+    assert {job.rev for job in queue.jobs() if job.state == JobState.CANCELLED} == {1}
+    assert queue.counts().pending == len(levels)
 
 
 def test_all_that_keeps_a_job_is_named_and_holds(cli: Cli) -> None:
@@ -327,3 +354,32 @@ def test_all_that_keeps_a_job_is_named_and_holds(cli: Cli) -> None:
     assert kinds() == []
     start.terminate()
     start.finish(0)
+
+
+def test_a_child_in_a_queue_of_another_start_is_woken(cli: Cli) -> None:
+    queue = Queue(cli)
+    starts = [queue.start("--queue", name) for name in ("a", "b")]
+    queue.wait_for_workers(2)
+    names = [f"job-{number}" for number in range(10)]
+    pairs = zip(names, ["", *names])
+    with queue.opened() as manager:
+        manager.enqueue_many(
+            [
+                NewJob(
+                    "date +%s%N >> stamps",
+                    id=job_id,
+                    after=[parent] if parent else [],
+                    queue="ab"[number % 2],
+                    cwd=str(queue.folder),
+                )
+                for number, (job_id, parent) in enumerate(pairs)
+            ]
+        )
+    queue.wait_for(names[-1], JobState.COMPLETED)
+    stamps = [int(stamp) / 1e9 for stamp in queue.read("stamps").split()]
+    # One who is not woken looks by himself after up to a second.
+    waits = [later - earlier for earlier, later in zip(stamps, stamps[1:])]
+    assert statistics.median(waits) < 0.25
+    for start in starts:
+        start.terminate()
+        start.finish(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import List
 
@@ -10,7 +11,7 @@ import pytest
 import support
 from queuectl import clock
 from queuectl.job import JobState
-from starting import HOLD, SLACK, Queue
+from starting import HOLD, SLACK, Queue, kill
 from support import Cli, wait_until
 
 pytestmark = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
@@ -144,6 +145,19 @@ def test_pause_waits_for_what_runs_and_resume_wakes_at_once(cli: Cli) -> None:
     assert time.monotonic() - resumed < SLACK
     start.terminate()
     start.finish(0)
+
+
+def test_a_pause_does_not_wait_for_the_dead(cli: Cli) -> None:
+    queue = Queue(cli, kill_grace="0.3", backoff_base="1000")
+    queue.add("sleep 1000", id="job", queue="q")
+    start = queue.start()
+    runner = queue.wait_for_runner("job")
+    kill(start.pid, runner.pid)
+    start.finish(-signal.SIGKILL)
+    cli.run("queue", "pause", "q", "--wait", check=0, timeout=10)
+    job = queue.job("job")
+    assert (job.state, job.last_error) == (JobState.FAILED, "Worker died")
+    assert not queue.runs_of("job")
 
 
 def test_nothing_is_claimed_once_a_pause_was_acknowledged(cli: Cli) -> None:

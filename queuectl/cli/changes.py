@@ -22,7 +22,6 @@ from queuectl.text import as_utf8
 from queuectl.values import validate_command, validate_queue
 from queuectl.waiting import PAUSE
 
-_LOOK_FOR_DEAD = 0.5  # seconds between two looks
 _PURGED_BY_DEFAULT = (JobState.COMPLETED, JobState.CANCELLED)
 
 
@@ -76,7 +75,6 @@ def _await_end(manager: QueueManager, jobs: List[Job]) -> List[Job]:
     if not left:
         return jobs
     rescues = Rescues(manager, lambda event: None)
-    look_at = 0.0
     with manager.store.watch(left) as watch:
         while True:
             for job_id, job in watch.look():
@@ -88,11 +86,7 @@ def _await_end(manager: QueueManager, jobs: List[Job]) -> List[Job]:
                 now[job_id] = job
             if not left:
                 return list(now.values())
-            if time.monotonic() >= look_at and not manager.members("supervisor"):
-                # Nobody else takes them from the dead.
-                rescues.begin(manager.store.lost(thorough=True))
-                look_at = time.monotonic() + _LOOK_FOR_DEAD
-            rescues.step()
+            rescues.stand_in()
             time.sleep(PAUSE)
 
 

@@ -117,9 +117,14 @@ def pause(session: Session, name: str, wait: bool) -> None:
     Example:
       queuectl queue pause email --wait
     """
+    from queuectl.rescue import Rescues
+
     with session.open(create=True) as manager:
         rule = manager.set_queue(name, paused=True)
+        rescues = Rescues(manager, lambda event: None)
         while wait and manager.store.running().get(name, 0):
+            # Else it would wait for the dead, too.
+            rescues.stand_in()
             time.sleep(_LOOK)
     _tell(session, name, rule, f"Queue {name} paused")
 
