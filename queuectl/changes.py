@@ -15,11 +15,24 @@ from queuectl.family import doomed
 from queuectl.filter import JobFilter
 from queuectl.job import OVER, Job, JobState
 from queuectl.store.base import Store
+from queuectl.values import (
+    validate_attempts,
+    validate_command,
+    validate_priority,
+    validate_queue,
+)
 
 T = TypeVar("T")
 
 # So many at a time: the store is locked while their output is removed.
 _PURGED_AT_ONCE = 5000
+
+_CHECKS: Dict[str, Callable[[Any], object]] = {
+    "command": validate_command,
+    "priority": validate_priority,
+    "queue": validate_queue,
+    "max_retries": validate_attempts,
+}
 
 Read = Callable[[], List[Job]]
 """Reads, each time anew, the jobs that are meant."""
@@ -112,7 +125,13 @@ def edit(store: Store, read: Callable[[], Job], changes: Dict[str, Any]) -> Job:
         store: where it is.
         read: gives it.
         changes: the arguments of `job.edit`.
+
+    Raises:
+        InvalidValueError: one can never be right.
     """
+    for name, value in changes.items():
+        if name in _CHECKS:
+            _CHECKS[name](value)
 
     def attempt() -> Job:
         edited = rules.edit(read(), clock.now(), **changes)

@@ -16,6 +16,7 @@ from queuectl.text import as_utf8
 from queuectl.values import (
     MAX_BACKOFF_BASE,
     is_shell,
+    validate_attempts,
     validate_codes,
     validate_key,
     validate_label,
@@ -95,7 +96,9 @@ def make_job(request: NewJob, settings: Settings, now: float, cwd: str) -> Job:
         request.command,
         now,
         max_retries=(
-            settings["max_retries"] if request.max_retries is None else request.max_retries
+            settings["max_retries"]
+            if request.max_retries is None
+            else validate_attempts(request.max_retries)
         ),
         timeout=None if timeout == NO_LIMIT else timeout,
         cwd=request.cwd or cwd,

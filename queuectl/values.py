@@ -94,6 +94,13 @@ def validate_priority(priority: int) -> int:
     return priority
 
 
+def validate_attempts(attempts: int) -> int:
+    """Return a number of attempts, or raise InvalidValueError if it is out of range."""
+    if not 0 <= attempts <= MAX_ATTEMPTS:
+        raise InvalidValueError(f"max_retries {attempts} is not between 0 and {MAX_ATTEMPTS}")
+    return attempts
+
+
 def validate_variable(assignment: str) -> str:
     """Return a `NAME=VALUE` for a job's environment.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterator, List
+from typing import Any, Dict, Iterator, List
 
 import pytest
 
@@ -110,3 +110,18 @@ def test_a_circle_is_named() -> None:
     chain = {str(number): [str(number + 1)] for number in range(20_000)}
     assert find_cycle(chain) is None
     assert find_cycle({**chain, "20000": ["19999"]}) == ["19999", "20000", "19999"]
+
+
+@pytest.mark.parametrize(
+    "value", [{"queue": "a b"}, {"priority": 10**7}, {"command": " "}, {"max_retries": -1}]
+)
+def test_what_can_never_be_right_is_refused_of_programs_too(
+    queue: QueueManager, value: Dict[str, Any]
+) -> None:
+    queue.submit([job("a")])
+    before = queue.find("a")
+    with pytest.raises(InvalidValueError):
+        queue.edit("a", **value)
+    with pytest.raises(InvalidValueError):
+        queue.enqueue(**{"command": "true", "cwd": "/", **value})
+    assert list(queue.jobs()) == [before]
