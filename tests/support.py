@@ -27,9 +27,24 @@ import termios
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, TypeVar, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
+import click
 import pytest
+
+from queuectl.errors import QueueError
 
 T = TypeVar("T")
 Word = Union[str, bytes, Path]
@@ -460,6 +475,24 @@ class Cli:
             raise AssertionError(f"{argv}: exit code {process.returncode}, not {check}\n{output}")
         _check_for_complaints(shown)
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+    def refusal(self, *args: str) -> Tuple[int, str]:
+        """What comes of `queuectl ARGS` that must fail: the exit code, and the line that says why.
+
+        It is called in this process, which is quick: for lists of what is refused.
+        """
+        from queuectl.cli.app import call, usage_text
+
+        try:
+            code = call(["--store", str(self.store), *args])
+        except click.UsageError as error:
+            code, line = error.exit_code, usage_text(error)
+        except QueueError as error:
+            code, line = error.exit_code, str(error)
+        else:
+            raise AssertionError(f"{args} was not refused, but ended with {code}")
+        assert "\n" not in line, line
+        return code, line
 
     def json(self, *args: Word, **options: Any) -> Any:
         """Run `queuectl --json ARGS`, which must end with 0, and return what it printed, parsed."""
