@@ -188,7 +188,7 @@ def memory(pids: Sequence[int], kinds: Tuple[str, ...] = ("Pss:",)) -> float:
     """
     kibibytes = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines():
+        for line in _told(pid, "smaps_rollup").decode("ascii").splitlines():
             if line.startswith(kinds):
                 kibibytes += int(line.split()[1])
     return kibibytes * 1024 / 1e6
@@ -198,9 +198,18 @@ def processor_seconds(pids: Sequence[int]) -> float:
     """Seconds of a processor that these processes took so far, with those they waited for."""
     ticks = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        # What has ended since it was listed is counted by who waited for it.
+        fields = _told(pid, "stat").rpartition(b")")[2].split()
         ticks += sum(map(int, fields[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _told(pid: int, name: str) -> bytes:
+    """What /proc tells of a process; nothing if that has ended."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
 
 
 def _last(errors: bytes) -> str:

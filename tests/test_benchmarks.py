@@ -22,6 +22,7 @@ from benchmarks.__main__ import all_figures  # noqa: E402
 from benchmarks.bench import QUICK, Bench, Sizes  # noqa: E402
 from benchmarks.environment import Environment  # noqa: E402
 from benchmarks.figure import Contestant, Figure, MeasureError, measure  # noqa: E402
+from benchmarks.processes import memory, processor_seconds  # noqa: E402
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks need Linux")
 
@@ -90,6 +91,14 @@ def test_refuses_a_name_that_is_none(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert "there is no figure 'drains': choose from drain, drain-history, " in done.stderr
     assert os.listdir(tmp_path) == []
+
+
+@needs_linux
+def test_a_process_that_has_ended_is_counted_by_who_waited_for_it() -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert processor_seconds([ended.pid]) == memory([ended.pid]) == 0
+    assert processor_seconds([os.getpid(), ended.pid]) > 0
 
 
 def test_the_document_tells_of_every_figure(tmp_path: Path) -> None:
