@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from typing import Callable, List
 
 import pytest
 
 import support
-from starting import HOLD, Queue, cpu_seconds
+from starting import HOLD, Queue
 from support import Cli, Terminal, wait_until
 from test_cli_support import complaint, queue_of, refusal, run
 
@@ -143,13 +144,19 @@ def test_a_job_that_is_purged_meanwhile(cli: Cli) -> None:
     assert waiting.err == f"{NO_WORKERS}queuectl: job 'job' was purged\n"
 
 
+def is_watching(pid: int) -> bool:
+    """Whether a process holds the job file twice: to look a job up, and to watch it."""
+    held = (os.path.realpath(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+    return sum(path.endswith("/jobs.jsonl") for path in held) == 2
+
+
 def test_ctrl_c_leaves_the_jobs_alone(cli: Cli, terminal: Callable[..., Terminal]) -> None:
     queue = Queue(cli)
     queue.add(HOLD, id="job")
     start = queue.start("--drain")
     queue.wait_for("job", "processing")
     seen = terminal("wait", "job")
-    wait_until(lambda: cpu_seconds(seen.pid) > 0.02, what="the wait to have begun")
+    wait_until(lambda: is_watching(seen.pid), what="the wait to have begun")
     seen.send("\x03")
     assert seen.wait() == 130
     assert "Traceback" not in seen.text

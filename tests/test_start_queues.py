@@ -162,8 +162,8 @@ def test_a_pause_does_not_wait_for_the_dead(cli: Cli) -> None:
 
 def test_nothing_is_claimed_once_a_pause_was_acknowledged(cli: Cli) -> None:
     queue = Queue(cli)
-    start = queue.start("--count", "4", "--drain")
     queue.add_many({f"job-{number}": NOTE for number in range(2000)}, queue="q")
+    start = queue.start("--count", "4", "--drain")
     wait_until((queue.folder / "ran").exists, what="the first job")
     cli.run("queue", "pause", "q", "--wait", check=0)
     paused = queue.counts()
