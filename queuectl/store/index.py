@@ -139,7 +139,7 @@ class Index:
         """
         best: Optional[Tuple[int, int, Lane, bool]] = None
         for lanes in self._open(queues, closed):
-            for priority in list(lanes):
+            for priority in tuple(lanes):
                 if best is not None and -priority > best[0]:
                     break
                 lane = lanes[priority]
@@ -177,10 +177,14 @@ class Index:
 
     def _open(
         self, queues: Optional[Collection[str]], closed: Collection[str]
-    ) -> Iterator[Dict[int, Lane]]:
-        for queue, lanes in self._queues.items():
-            if queue not in closed and (queues is None or queue in queues):
-                yield lanes
+    ) -> Collection[Dict[int, Lane]]:
+        if queues is None and not closed:
+            return self._queues.values()
+        return [
+            lanes
+            for queue, lanes in self._queues.items()
+            if queue not in closed and (queues is None or queue in queues)
+        ]
 
     def _put_planned(self, seq: int, line: _Line) -> None:
         plan = line.plan
