@@ -145,6 +145,8 @@ class _Admission:
                 return self._receipt(dict(zip(new, added)))
 
     def _receipt(self, added: Dict[int, Job]) -> Receipt:
+        if not self._met:
+            return Receipt(list(added.values()), frozenset(), self._notices)
         by_id = {job.id: job for job in added.values()}
         jobs: List[Job] = []
         known = set()

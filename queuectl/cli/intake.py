@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, BinaryIO, Dict, List, Mapping, NoReturn, Optional, Tuple
+from typing import Any, BinaryIO, Dict, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 from queuectl.admission import Receipt
 from queuectl.cli import output
@@ -157,9 +157,11 @@ def _read_lines(
     """Read the jobs of a file, each by the number of its line."""
     requests: Dict[int, NewJob] = {}
     lines_of: Dict[str, int] = {}
+    # Most lines are a command and nothing else: what the options say is put together once for them.
+    _, *options = new_job("true", defaults)
     for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE), b""), 1):
         try:
-            request = _read_line(line, defaults)
+            request = _read_line(line, defaults, options)
         except InvalidValueError as error:
             raise InvalidValueError(f"line {number}: {error}") from error
         if request is None:
@@ -174,7 +176,9 @@ def _read_lines(
     return requests
 
 
-def _read_line(line: bytes, defaults: Mapping[str, Any]) -> Optional[NewJob]:
+def _read_line(
+    line: bytes, defaults: Mapping[str, Any], options: Sequence[Any]
+) -> Optional[NewJob]:
     if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
         raise InvalidValueError(f"it is longer than {LONGEST_LINE} bytes")
     text = line.decode("utf-8", "surrogateescape").lstrip("\ufeff").rstrip("\r\n")
@@ -186,4 +190,4 @@ def _read_line(line: bytes, defaults: Mapping[str, Any]) -> Optional[NewJob]:
         return _new_job(named, defaults, fields)
     if text.startswith(_LITERAL):
         text = text[len(_LITERAL) :]
-    return new_job(text, defaults)
+    return NewJob(validate_command(text), *options)

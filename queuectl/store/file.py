@@ -111,12 +111,14 @@ class FileStore(Store):
                 if job_id not in watched or watched.take(job_id) is not None:
                     raise DuplicateIdError(job_id)
             before = [self._require_successor(job, watched) for job in also]
-            _require_free([job for job in jobs if not job.is_over], also, watched)
+            if keys:
+                _require_free([job for job in jobs if not job.is_over], also, watched)
             # A purge that died left the output of other jobs of these ids.
             self._folder.drop_logs(given_ids)
             first = self._file.journal.meta["seq"] + 1
-            seq_of = {job.id: job.seq for job in also}
-            if seq_of or len(jobs) > 1:
+            seq_of: Dict[str, int] = {}
+            if any(job.after or job.after_any for job in jobs):
+                seq_of.update((job.id, job.seq) for job in also)
                 seq_of.update((job.id, first + number) for number, job in enumerate(jobs))
             added = [rules.placed(job, first + at, seq_of) for at, job in enumerate(jobs)]
             after = [*added, *also]
