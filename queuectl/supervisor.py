@@ -141,8 +141,10 @@ class Supervisor:
                 self._pool.wake(self._store.hear())
             self._heed_requests()
             self._note_stop()
-            died = self._reap()
-            if died or monotonic() >= self._next_tick:
+            # Before workers are reaped, which may be the end: also the shortest start has its chores.
+            if monotonic() >= self._next_tick:
+                self._tick()
+            if self._reap():
                 self._tick()
             self._pool.fill()
             self._rescues.step()

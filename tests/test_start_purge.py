@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import List
 
 import pytest
@@ -13,6 +14,23 @@ from starting import Queue
 from support import Cli
 
 DAY = 86400.0
+
+QUICK = """
+import os
+from queuectl.cli import main
+from queuectl.pool import Pool
+
+fill = Pool.fill
+
+def fill_and_await(pool):
+    fill(pool)
+    if not pool.is_over:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+
+Pool.fill = fill_and_await
+main()
+"""
+"""`queuectl`, with a worker that has ended before the supervisor looks at anything."""
 
 
 def end(manager: QueueManager, job_id: str, state: str, age: float) -> None:
@@ -87,6 +105,13 @@ def test_but_so_many_that_ended_last_go(queue: Queue) -> None:
         assert manager.counts().total == 7
         assert (manager.store.enqueued(), manager.store.completions()) == totals
         assert not manager.purge_is_due()
+
+
+def test_also_if_the_worker_ends_before_the_first_look(queue: Queue) -> None:
+    queue.configure(keep_finished="3")
+    queue.cli.command = [sys.executable, "-W", "error", "-c", QUICK]
+    queue.drain()
+    assert len(queue.jobs()) == 6
 
 
 def test_none_keeps_all(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
