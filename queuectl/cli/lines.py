@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import stat
-import time
+from time import monotonic, sleep
 from typing import Tuple
 
 from queuectl.cli.output import CLEAR_LINE
@@ -18,9 +18,9 @@ from queuectl.render import ERRORS, Screen
 
 # What a pipe takes whole or not at all.
 _LONGEST = select.PIPE_BUF
-# All attempts together cost a worker a tenth of a second: others may be put off as they write.
-_ATTEMPTS = 200
-_PAUSE = 0.0005  # seconds
+# Others may be put off the processor while they write to the terminal, which then has no room.
+_PATIENCE = 0.2  # seconds
+_PAUSE = 0.0005  # seconds between two attempts; all the patience there is once a line was dropped
 
 
 class Lines:
@@ -37,6 +37,7 @@ class Lines:
         self._fd, self._may_block = _reopen(fd)
         self._prefix = CLEAR_LINE if shares_bar else ""
         self._is_torn = False
+        self._patience = _PATIENCE
 
     def write(self, text: str) -> None:
         """Write a line."""
@@ -53,24 +54,29 @@ class Lines:
             if self._may_block and not self._has_room(0):
                 return
             self._is_torn = self._write_now(data) < len(data)
+            self._patience = _PATIENCE
+        except BlockingIOError:
+            # Not read fast enough, or a stopped terminal: so the next line will not wait for long.
+            self._patience = _PAUSE
         except OSError:
-            # Nobody reads it any more, or not fast enough, or there is no room.
+            # Nobody reads it any more, or there is no room.
             pass
 
     def _write_now(self, data: bytes) -> int:
-        for _ in range(_ATTEMPTS):
+        deadline = monotonic() + self._patience
+        while True:
             try:
                 return os.write(self._fd, data)
             except BlockingIOError:
                 # A terminal says so, too, while another process is writing to it, and seems to
-                # have no room for a few microseconds.
-                if not self._has_room(_PAUSE):
+                # have no room until that is done.
+                if monotonic() >= deadline:
                     raise
-                time.sleep(_PAUSE)
-        return os.write(self._fd, data)
+                if self._has_room(deadline - monotonic()):
+                    sleep(_PAUSE)
 
     def _has_room(self, patience: float) -> bool:
-        return bool(select.select([], [self._fd], [], patience)[1])
+        return bool(select.select([], [self._fd], [], max(patience, 0))[1])
 
     def _cut(self, text: str) -> str:
         data = text.encode(self.screen.encoding, ERRORS)
