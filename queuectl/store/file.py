@@ -49,7 +49,6 @@ from queuectl.store.journal import Journal
 from queuectl.store.lock import StoreLock
 from queuectl.store.members import Members
 from queuectl.store.record import from_line, none_if_purged, purged_line, to_line
-from queuectl.store.rewrite import is_worthwhile, rewrite
 from queuectl.store.watched import NOTHING, Watched
 from queuectl.values import DEFAULT_QUEUE
 
@@ -295,6 +294,10 @@ class FileStore(Store):
         self._lock.close()
 
     def enroll(self, member: Member) -> None:
+        # Whoever works on for long may find no descriptor left when it is needed.
+        import queuectl.store.index
+        import queuectl.store.rewrite  # noqa: F401
+
         with self._lock:
             # Nobody must join a store that was made anew: it would not know what to make of the
             # member.
@@ -451,9 +454,13 @@ class FileStore(Store):
                 self._synced_state = state
 
     def rewrite_due(self) -> bool:
+        from queuectl.store.rewrite import is_worthwhile
+
         return is_worthwhile(self._file.tail(), self._file.journal.header)
 
     def rewrite(self) -> bool:
+        from queuectl.store.rewrite import rewrite
+
         self._require_present()
         try:
             return rewrite(self._folder, self._lock, self._file.cut_tail)

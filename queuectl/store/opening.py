@@ -10,7 +10,7 @@ from queuectl.errors import InvalidValueError, RequestError
 from queuectl.store.base import Notice, Store
 from queuectl.store.folder import StoreFolder, find_folder
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII)
+_URL = r"[a-z][a-z0-9+.-]*://"
 
 
 def locate(location: Optional[str] = None) -> str:
@@ -26,7 +26,7 @@ def locate(location: Optional[str] = None) -> str:
         RequestError: it depends on the current folder, which was deleted.
     """
     location = location or os.environ.get("QUEUECTL_STORE")
-    if location and (os.path.isabs(location) or _URL.match(location)):
+    if location and (os.path.isabs(location) or re.match(_URL, location)):
         return location
     try:
         here = os.getcwd()
@@ -69,7 +69,7 @@ def find_files(location: str) -> StoreFolder:
 
 
 def _require_folder(location: str) -> None:
-    url = _URL.match(location)
+    url = re.match(_URL, location)
     if url is not None:
         raise InvalidValueError(
             f"no store can be opened at {url[0]} URLs: give the path of a folder"
