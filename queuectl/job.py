@@ -197,9 +197,14 @@ OPTIONAL_FIELDS = (
 
 _LISTS = ("after", "after_any", "labels", "success_codes", "no_retry_on")
 DEFAULTS: Dict[str, Any] = {field.name: field.default for field in fields(Job)}
+FIRST_FIELDS = ("id", "seq", "state", "run_at")
+"""The fields that come first where a job is written down: what scheduling needs."""
+
+_BLANK = Job("", "", JobState.PENDING, 0, 0, "", "")
+# In the order in which a job is written down, so that nobody has to put that right.
 _NEW = {
-    name: value
-    for name, value in Job("", "", JobState.PENDING, 0, 0, "", "").__dict__.items()
+    name: getattr(_BLANK, name)
+    for name in dict.fromkeys((*FIRST_FIELDS, *DEFAULTS))
     if name not in OPTIONAL_FIELDS
 }
 
@@ -247,6 +252,15 @@ def enqueue(
         cwd=cwd,
         **options,
     )
+
+
+def another(job: Job, job_id: str, command: str) -> Job:
+    """Make a new job that is like another new one but for its id, which is valid, and command.
+
+    Raises:
+        InvalidValueError: the command can never be right.
+    """
+    return _made(job.__dict__, id=job_id, command=validate_command(command))
 
 
 def placed(job: Job, seq: int, seq_of: Mapping[str, int]) -> Job:

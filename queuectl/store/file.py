@@ -294,10 +294,12 @@ class FileStore(Store):
         self._lock.close()
 
     def enroll(self, member: Member) -> None:
-        # Whoever works on for long may find no descriptor left when it is needed.
-        import queuectl.store.index
-        import queuectl.store.rewrite  # noqa: F401
-
+        try:
+            # Whoever works on for long may find no descriptor left when they are needed.
+            import queuectl.store.index
+            import queuectl.store.rewrite  # noqa: F401
+        except OSError as error:
+            raise failure("join", self._folder.workers, error) from error
         with self._lock:
             # Nobody must join a store that was made anew: it would not know what to make of the
             # member.

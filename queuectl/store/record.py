@@ -12,21 +12,19 @@ Between `run_at` and `command` stand the fields of `_PLAN`, all of them if one o
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from typing import Any, Dict, Mapping, Optional
 
-from queuectl.job import DEFAULTS, OPTIONAL_FIELDS, Job
+from queuectl.job import DEFAULTS, FIRST_FIELDS, OPTIONAL_FIELDS, Job
 from queuectl.store.compact import encode
 
 PURGED = "purged"
 """The state of a line that says that the job is no longer there."""
 _PURGED = f'"state":"{PURGED}"'.encode()
 
-_FIRST = ("id", "seq", "state", "run_at")
 _PLAN = ("queue", "priority", "backoff_max", "dependents", "parents")
-_REST = tuple(field.name for field in fields(Job) if field.name not in (*_FIRST, *OPTIONAL_FIELDS))
+_REST = tuple(name for name in DEFAULTS if name not in (*FIRST_FIELDS, *OPTIONAL_FIELDS))
 _LAST = tuple(name for name in OPTIONAL_FIELDS if name not in _PLAN)
-_PLAIN = _FIRST + _REST
+_PLAIN = FIRST_FIELDS + _REST
 _FIELDS = frozenset(_PLAIN)
 _LISTS = tuple(name for name in OPTIONAL_FIELDS if isinstance(DEFAULTS[name], tuple))
 
@@ -48,7 +46,9 @@ def _in_order(values: Dict[str, Any]) -> Dict[str, Any]:
     }
     plan = () if unusual.isdisjoint(_PLAN) else _PLAN
     last = tuple(name for name in _LAST if name in unusual)
-    return {name: values.get(name, DEFAULTS[name]) for name in (*_FIRST, *plan, *_REST, *last)}
+    return {
+        name: values.get(name, DEFAULTS[name]) for name in (*FIRST_FIELDS, *plan, *_REST, *last)
+    }
 
 
 def write_record(values: Mapping[str, Any]) -> bytes:
