@@ -17,7 +17,7 @@ from mmap import mmap
 from time import monotonic
 from typing import Callable, Optional, Sequence, Tuple
 
-from queuectl import clock, machine
+from queuectl import machine
 from queuectl.config import Settings
 from queuectl.errors import (
     ConflictError,
@@ -40,7 +40,6 @@ WAKE, STOP, FORCE = b"w", b"s", b"f"
 _SHUTDOWN = "shutdown"
 _CANCEL = "cancel"
 _CANCEL_LOOK = 0.5  # seconds between two looks whether the job that runs was cancelled
-_LONGEST_REST = 1.0  # seconds; what nobody was told of, as a clock that was set, shows after that
 _RETRY_PAUSE = 1.0  # seconds between two attempts to save a result
 _KINDS = {
     JobState.PENDING: EventKind.INTERRUPTED,
@@ -300,7 +299,9 @@ class Worker:
     def _rest(self) -> None:
         """Wait until woken, until the next retry is due, or for a while."""
         due = self._store.next_due(self._queues)
-        pause = _LONGEST_REST if due is None else min(due - clock.now(), _LONGEST_REST)
+        pause = self._store.longest_rest
+        if due is not None:
+            pause = min(due - self._store.now(), pause)
         self._runner.tend()
         self._wait(max(pause, 0.001))
 

@@ -144,20 +144,21 @@ def _print_counts(screen: Screen, counts: Counts) -> None:
 
 def _print_workers(screen: Screen, manager: QueueManager, workers: List[Member]) -> None:
     output.line(screen.say("👷", f"Workers: {len(workers)}"))
+    now = manager.store.now()
     for worker in sorted(
         workers, key=lambda member: (member.supervisor, len(member.name), member.name)
     ):
         start = f"   {screen.text(worker.name)} (pid {worker.pid}): "
         job = None if worker.job is None else manager.store.get(worker.job)
-        output.line(start + _doing(screen, worker, job, screen.width - len(start)))
+        output.line(start + _doing(screen, worker, job, now, screen.width - len(start)))
 
 
-def _doing(screen: Screen, worker: Member, job: Optional[Job], room: int) -> str:
+def _doing(screen: Screen, worker: Member, job: Optional[Job], now: float, room: int) -> str:
     if worker.job is None:
         return "idle"
     if job is None or job.started_at is None:
         return short_id(worker.job)
     head = f"{short_id(job.id)} "
-    end = f" ({elapsed(clock.now() - clock.from_iso(job.started_at))})"
+    end = f" ({elapsed(now - clock.from_iso(job.started_at))})"
     command = screen.cut(screen.text(job.command), max(room - len(head) - len(end), 10))
     return f"{head}{command}{end}"

@@ -23,6 +23,7 @@ from typing import (
     Tuple,
 )
 
+from queuectl import clock
 from queuectl.job import Job
 
 Notice = Callable[[str], None]
@@ -132,6 +133,20 @@ class Store(abc.ABC):
 
     url: str
     """Where the store is, in a form that opens it again from anywhere."""
+
+    longest_rest = 1.0
+    """Seconds after which a worker that nobody wakes looks for jobs all the same.
+
+    What nobody tells of, as a clock that was set, shows after that.
+    """
+
+    def now(self) -> float:
+        """The time as all see it who share the store, in seconds since the epoch.
+
+        It is cut to the millisecond, as `clock.now` is, and every rule about its jobs is given it:
+        so machines whose clocks differ agree on what is due.
+        """
+        return clock.now()
 
     @abc.abstractmethod
     def add(
