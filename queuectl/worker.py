@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Callable, Optional, Sequence, Tuple
 
 from queuectl import machine
+from queuectl.clock import format_duration
 from queuectl.config import Settings
 from queuectl.errors import (
     ConflictError,
@@ -39,6 +40,7 @@ WAKE, STOP, FORCE = b"w", b"s", b"f"
 
 _SHUTDOWN = "shutdown"
 _CANCEL = "cancel"
+_CUT_OFF = "lost claim"
 _CANCEL_LOOK = 0.5  # seconds between two looks whether the job that runs was cancelled
 _RETRY_PAUSE = 1.0  # seconds between two attempts to save a result
 _KINDS = {
@@ -93,6 +95,7 @@ class Worker:
         self._end_jobs_at = math.inf
         self._stopping = False
         self._warned = False
+        self._renewed_at = -math.inf
         self._ran = 0.0
 
     def run(self) -> int:
@@ -170,6 +173,7 @@ class Worker:
         while True:
             try:
                 self._runner.keep()
+                asked_at = monotonic()
                 try:
                     job = self._manager.claim(self._member.id, done, self._wants_job, self._queues)
                 except ConflictError:
@@ -189,6 +193,7 @@ class Worker:
                 if done is not None:
                     self._say_done(done, self._manager.known_settings)
                 if job is not None:
+                    self._renewed_at = asked_at
                     self._say_step(EventKind.CLAIMED, job)
                 return job
 
@@ -247,7 +252,7 @@ class Worker:
             job=job.id, run=job.runs, group=None, born=None, boot=None
         )
         self._store.note(self._member)
-        self._claimed, self._cancelled = job, False
+        self._claimed, self._cancelled, self._cut_off = job, False, False
         began = monotonic()
         self._look_at = began + _CANCEL_LOOK
         try:
@@ -280,7 +285,7 @@ class Worker:
             job,
             outcome.error,
             outcome.exit_code,
-            interrupted=outcome.ended_by == _SHUTDOWN,
+            interrupted=outcome.ended_by in (_SHUTDOWN, _CUT_OFF),
             timed_out=outcome.ended_by == TIMEOUT,
             signal=outcome.signal,
         )
@@ -333,19 +338,32 @@ class Worker:
     def _reason_to_end(self) -> Optional[str]:
         if self._is_stopping() and monotonic() >= self._end_jobs_at:
             return _SHUTDOWN
-        return _CANCEL if self._is_cancelled() else None
+        if self._is_cancelled():
+            return _CANCEL
+        return _CUT_OFF if self._is_cut_off() else None
 
     def _is_cancelled(self) -> bool:
         """Whether the job that runs was cancelled; looked for only now and then."""
         if not self._cancelled and monotonic() >= self._look_at:
-            self._look_at = monotonic() + _CANCEL_LOOK
+            asked_at = monotonic()
+            self._look_at = asked_at + _CANCEL_LOOK
             # If the store cannot be read, the supervisor finds out whether that is for good.
             with contextlib.suppress(QueueError):
                 now = self._store.current(self._claimed)
                 is_ours = now is not None and now.worker == self._member.id
                 # Of one that is another's, or is gone, nobody wants the result any more.
                 self._cancelled = now is None or now.cancel_requested or not is_ours
+                self._renewed_at = asked_at
         return self._cancelled
+
+    def _is_cut_off(self) -> bool:
+        """Whether the claim of the job that runs is over, for it could not be renewed in time."""
+        lasts = self._store.claim_lasts
+        if lasts is not None and not self._cut_off and monotonic() >= self._renewed_at + lasts:
+            self._cut_off = True
+            detail = f"its claim could not be renewed for {format_duration(lasts)}: it is ended"
+            self._say(EventKind.WARNING, self._claimed, detail)
+        return self._cut_off
 
     def _set_handlers(self) -> None:
         def terminate(signum: int, frame: object) -> None:

@@ -140,6 +140,16 @@ class Store(abc.ABC):
     What nobody tells of, as a clock that was set, shows after that.
     """
 
+    @property
+    def claim_lasts(self) -> Optional[float]:
+        """For how many seconds a claim holds that is not renewed; none for as long as its worker.
+
+        It is renewed by `current`. Whoever runs a job counts from the moment before it asked for
+        the last renewal that was acknowledged, the first of which is the claim, and ends the job
+        once the time is over: from then on others may have it.
+        """
+        return None
+
     def now(self) -> float:
         """The time as all see it who share the store, in seconds since the epoch.
 
@@ -283,7 +293,8 @@ class Store(abc.ABC):
     def current(self, claimed: Job) -> Optional[Job]:
         """Return the job that this process claimed last, as it stands now, or nothing.
 
-        At the cost of what was committed since the last look.
+        At the cost of what was committed since the last look. Where claims expire it also renews
+        this one, if it still holds, and takes a second at most, so that its end is noticed.
         """
 
     @abc.abstractmethod
