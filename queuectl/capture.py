@@ -58,6 +58,46 @@ def last_cut(data: bytes, offset: int) -> Optional[Cut]:
     return Cut(offset + cuts[-1].start(), int(cuts[-1][1])) if cuts else None
 
 
+class Ends(NamedTuple):
+    """The beginning and the end of an output.
+
+    Attributes:
+        size: how many bytes were printed in all, those that were cut out among them.
+        head: the first of them.
+        tail: the last of them, if they are more than the first.
+    """
+
+    size: int
+    head: bytes
+    tail: bytes
+
+
+def read_ends(path: str, most: int, limit: Optional[int]) -> Ends:
+    """Read the beginning and the end of an output, whose job may still write to it.
+
+    Args:
+        path: the file.
+        most: how many bytes to read of each.
+        limit: what its `Capture.limit` is: at a quarter of that it is cut.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        at, behind, lost = size, 0, 0
+        if limit is not None:
+            cut = last_cut(os.pread(fd, MARKER, limit // 4), limit // 4)
+            if cut is not None:
+                at, behind, lost = cut.at, cut.at + MARKER, cut.size - MARKER
+        head = os.pread(fd, min(at, most), 0)
+        start = max(behind, len(head), size - most)
+        return Ends(size + lost, head, os.pread(fd, size - start, start))
+    finally:
+        os.close(fd)
+
+
 class Capture:
     """The file to which a job writes, by a descriptor that no job has.
 

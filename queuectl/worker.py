@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Callable, Optional, Sequence, Tuple
 
 from queuectl import machine
+from queuectl.capture import read_ends
 from queuectl.clock import format_duration
 from queuectl.config import Settings
 from queuectl.errors import (
@@ -32,7 +33,7 @@ from queuectl.events import Event, EventKind, Report
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.runner import TIMEOUT, Limits, Outcome, Runner
-from queuectl.store.base import Member
+from queuectl.store.base import Member, SharedOutput
 from queuectl.waiter import Waiter
 
 WAKE, STOP, FORCE = b"w", b"s", b"f"
@@ -96,6 +97,9 @@ class Worker:
         self._stopping = False
         self._warned = False
         self._renewed_at = -math.inf
+        # Of which job's run not all that it printed is shared, and what told its file apart.
+        self._unshared: Optional[Job] = None
+        self._shared: Tuple[object, ...] = ()
         self._ran = 0.0
 
     def run(self) -> int:
@@ -173,6 +177,7 @@ class Worker:
         while True:
             try:
                 self._runner.keep()
+                self._share_last()
                 asked_at = monotonic()
                 try:
                     job = self._manager.claim(self._member.id, done, self._wants_job, self._queues)
@@ -201,6 +206,7 @@ class Worker:
         """Save the last result, if there is one, for as long as a shutdown allows to try."""
         while done is not None:
             try:
+                self._share_last()
                 try:
                     self._manager.finish(done)
                 except ConflictError:
@@ -253,6 +259,8 @@ class Worker:
         )
         self._store.note(self._member)
         self._claimed, self._cancelled, self._cut_off = job, False, False
+        self._kept_as = self._store.kept_output(job.id, job.runs)
+        self._limits = Limits(job.timeout, settings["kill_grace"], settings["max_output"])
         began = monotonic()
         self._look_at = began + _CANCEL_LOOK
         try:
@@ -267,8 +275,8 @@ class Worker:
                     "QUEUECTL_JOB_RUN": str(job.runs),
                     "QUEUECTL_JOB_MAX_RETRIES": str(job.max_retries),
                 },
-                limits=Limits(job.timeout, settings["kill_grace"], settings["max_output"]),
-                keep_as=self._store.kept_output(job.id, job.runs),
+                limits=self._limits,
+                keep_as=self._kept_as,
                 on_spawn=lambda group: self._say_step(EventKind.SPAWNED, job, str(group)),
                 on_lasting=self._note_group,
                 stop=self._reason_to_end,
@@ -276,6 +284,7 @@ class Worker:
         except OSError as error:
             outcome = Outcome(f"No file for the output: {error.strerror}", None, None)
         self._ran = monotonic() - began
+        self._unshared = job if self._store.shares_output else None
         self._outcome = outcome
         return self._conclude(job)
 
@@ -289,6 +298,26 @@ class Worker:
             timed_out=outcome.ended_by == TIMEOUT,
             signal=outcome.signal,
         )
+
+    def _share_last(self) -> None:
+        """Let others see all that the last run printed, before they see that it has ended."""
+        if self._unshared is not None:
+            self._share_output(self._unshared, self._kept_as)
+            self._unshared = None
+
+    def _share_output(self, job: Job, path: str) -> None:
+        try:
+            status = os.stat(path)
+            now = (path, status.st_size, status.st_mtime_ns)
+            if now == self._shared or not status.st_size:
+                return
+            most = self._manager.known_settings["redis_output"]
+            ends = read_ends(path, most, self._limits.max_output)
+        except OSError:
+            # It printed nothing, or the file cannot be read, which who looks for it here is told.
+            return
+        self._store.share_output(job, SharedOutput(machine.host(), path, *ends))
+        self._shared = now
 
     def _note_group(self, group: int) -> None:
         self._member = self._member._replace(
@@ -349,6 +378,8 @@ class Worker:
             self._look_at = asked_at + _CANCEL_LOOK
             # If the store cannot be read, the supervisor finds out whether that is for good.
             with contextlib.suppress(QueueError):
+                if self._store.shares_output:
+                    self._share_output(self._claimed, self._store.spool(self._member.id))
                 now = self._store.current(self._claimed)
                 is_ours = now is not None and now.worker == self._member.id
                 # Of one that is another's, or is gone, nobody wants the result any more.

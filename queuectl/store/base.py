@@ -93,6 +93,29 @@ class Lost(NamedTuple):
     job: Optional[Job]
 
 
+class SharedOutput(NamedTuple):
+    """What a run printed, as far as other machines can read it.
+
+    Attributes:
+        host: the machine that has the file.
+        path: the file, there.
+        size: how many bytes the run has printed in all.
+        head: the first of them.
+        tail: the last of them, if they are more than the first.
+    """
+
+    host: str
+    path: str
+    size: int
+    head: bytes
+    tail: bytes
+
+    @property
+    def missing(self) -> int:
+        """How many bytes are left out between the head and the tail."""
+        return self.size - len(self.head) - len(self.tail)
+
+
 class Activity(NamedTuple):
     """What a store's jobs do at the moment.
 
@@ -139,6 +162,9 @@ class Store(abc.ABC):
 
     What nobody tells of, as a clock that was set, shows after that.
     """
+
+    shares_output = False
+    """Whether what runs print must be shared, since not all who share the store see its files."""
 
     @property
     def claim_lasts(self) -> Optional[float]:
@@ -379,6 +405,19 @@ class Store(abc.ABC):
         `spared` is asked only if some must go: it tells of which jobs, by id, and from which of
         their runs on, output stays whatever its size.
         """
+
+    def share_output(self, job: Job, output: SharedOutput) -> None:
+        """Let others see what a run has printed so far, in place of what they saw of it before.
+
+        It is called about twice a second while the run prints, and once more before its result is
+        saved; only where `shares_output` says so. It goes with the job, and with the file if
+        `trim_output` removes that; nothing is kept of a job that is gone.
+        """
+        raise NotImplementedError
+
+    def shared_output(self, job_id: str, run: int) -> Optional[SharedOutput]:
+        """Return what was shared last of what a run printed; nothing if nothing was."""
+        return None
 
     @abc.abstractmethod
     def age(self) -> float:
