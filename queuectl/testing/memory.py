@@ -29,7 +29,7 @@ from queuectl.config import MAX_WORKERS
 from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError, KeyTakenError
 from queuectl.job import Job, JobState
 from queuectl.queues import closed_queues, is_rule, read_rules
-from queuectl.store.base import Activity, Counts, Lost, Member, Store, Watch
+from queuectl.store.base import Activity, Counts, Lost, Member, SharedOutput, Store, Watch
 from queuectl.values import DEFAULT_QUEUE
 
 
@@ -49,6 +49,8 @@ class _Shared:
         self.rescuers: Dict[str, MemoryStore] = {}
         self.stops: Dict[str, bool] = {}
         self.news: Dict[str, int] = {}
+        # By the seq of the job and the run.
+        self.output: Dict[Tuple[int, int], SharedOutput] = {}
 
 
 class MemoryStore(Store):
@@ -58,6 +60,8 @@ class MemoryStore(Store):
         folder: an existing folder for the output of runs.
         other: a handle of the same store; nothing for a new one.
     """
+
+    shares_output = True
 
     def __init__(self, folder: str, other: Optional[MemoryStore] = None) -> None:
         self.url = f"memory:{folder}"
@@ -182,6 +186,7 @@ class MemoryStore(Store):
         for job in jobs:
             del self._shared.jobs[job.id]
             for run in range(1, job.runs + 1):
+                self._shared.output.pop((job.seq, run), None)
                 if os.path.exists(self.kept_output(job.id, run)):
                     os.unlink(self.kept_output(job.id, run))
 
@@ -305,6 +310,17 @@ class MemoryStore(Store):
             if excess > 0 and not int(run) >= first_spared.get(job_id, int(run) + 1):
                 excess -= os.path.getsize(path)
                 os.unlink(path)
+                job = self.get(job_id)
+                if job is not None:
+                    self._shared.output.pop((job.seq, int(run)), None)
+
+    def share_output(self, job: Job, output: SharedOutput) -> None:
+        if self.current(job) is not None:
+            self._shared.output[job.seq, job.runs] = output
+
+    def shared_output(self, job_id: str, run: int) -> Optional[SharedOutput]:
+        job = self.get(job_id)
+        return None if job is None else self._shared.output.get((job.seq, run))
 
     def age(self) -> float:
         return clock.now() - self._shared.made_at
