@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
-from typing import Callable, Iterator, List, Mapping, Optional
+from typing import Callable, Iterable, Iterator, List, Mapping, Optional
 
 from queuectl import clock
 from queuectl.job import Job, JobState
@@ -42,8 +42,13 @@ class LocalStore(Store):
         """Raise StoreGoneError if the store was removed, or another made in its place."""
 
     def tell_news(self, jobs: int) -> None:
-        """Wake every supervisor, for so many jobs that may have become claimable."""
-        self._members.tell_news(jobs)
+        """Wake every supervisor, for so many jobs that may have become claimable, if any."""
+        if jobs:
+            self._members.tell_news(jobs)
+
+    def drop_output(self, job_ids: Iterable[str]) -> None:
+        """Remove all output that is kept of these jobs; raises StoreError."""
+        self.folder.drop_logs(job_ids)
 
     def claimed_by(self, worker: str) -> Optional[Job]:
         """Return the job that a worker holds, or nothing."""

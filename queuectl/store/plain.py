@@ -1,19 +1,34 @@
-"""Where to begin with a store: what can be found out by a look at all jobs is found out so.
+"""Where to begin with a store: every rule of the contract, on a few steps that a subclass provides.
 
-That is slow, but right. Who writes a store provides what `PlainStore` leaves open, among it each
-change and `select`, and later whatever else must be fast. The functions are the rules of a commit:
-each is to be asked where nobody can get in between.
+What can be found out by a look at all jobs is found out so. That is slow, but right; whatever must
+be fast is overridden one by one. A change is a `commit`, in which nobody else can get in between
+what is read and what is written; the functions are the rules that it is held to.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Collection, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+import abc
+from dataclasses import replace
+from typing import (
+    Callable,
+    Collection,
+    ContextManager,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from queuectl import clock
 from queuectl import job as rules
-from queuectl.errors import ClaimLostError, ConflictError, KeyTakenError
+from queuectl.config import MAX_WORKERS
+from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError, KeyTakenError
 from queuectl.job import OVER, WAITING, Job, JobState
-from queuectl.queues import Rules, closed_queues, read_rules
+from queuectl.queues import Rules, closed_queues, is_rule, read_rules
 from queuectl.store.base import Activity, Counts, Store, Watch
 from queuectl.values import DEFAULT_QUEUE
 
@@ -97,7 +112,111 @@ def news_of(jobs: Sequence[Job], queue_rules: Rules) -> int:
 
 
 class PlainStore(Store):
-    """A store that looks at all its jobs; subclasses keep them."""
+    """A store that looks at all its jobs; subclasses keep them.
+
+    Beside what is abstract here, a subclass provides of the contract: `select`, `enqueued`,
+    `completions`, `settings`, `age`, and what concerns workers and output, as `LocalStore` does.
+    """
+
+    @abc.abstractmethod
+    def commit(self) -> ContextManager[None]:
+        """Return the context of one change, which is whole or absent also after a crash.
+
+        Nobody else changes anything in it: from its beginning on, what is read is what others have
+        committed last. It is written once the context ends, and not at all if that raises.
+        """
+
+    @abc.abstractmethod
+    def put(self, jobs: Sequence[Job], enqueued: int, completions: int) -> None:
+        """Within a commit: keep jobs, each in the place of what has its `seq`, and add to totals.
+
+        Args:
+            jobs: new ones and changed ones.
+            enqueued: how many are new.
+            completions: how many have just completed.
+        """
+
+    @abc.abstractmethod
+    def drop(self, jobs: Sequence[Job]) -> None:
+        """Within a commit: take jobs out."""
+
+    @abc.abstractmethod
+    def put_settings(self, settings: Dict[str, str]) -> None:
+        """Within a commit: keep these settings, and no others."""
+
+    @abc.abstractmethod
+    def drop_output(self, job_ids: Iterable[str]) -> None:
+        """Remove all output that is kept of these jobs; raises StoreError."""
+
+    @abc.abstractmethod
+    def tell_news(self, jobs: int) -> None:
+        """Wake every supervisor, for so many jobs that may have become claimable, if any."""
+
+    def add(
+        self, jobs: Sequence[Job], given_ids: Sequence[str] = (), also: Sequence[Job] = ()
+    ) -> List[Job]:
+        with self.commit():
+            taken: Set[str] = set()
+            for job in jobs:
+                if job.id in taken or self.get(job.id) is not None:
+                    raise DuplicateIdError(job.id)
+                taken.add(job.id)
+            require_successors(also, self.get)
+            require_free(jobs, [*jobs, *also], self.holder)
+            seq_of = {job.id: job.seq for job in also}
+            seq_of.update((job.id, seq) for seq, job in enumerate(jobs, self.enqueued() + 1))
+            added = [rules.placed(job, seq_of[job.id], seq_of) for job in jobs]
+            self._put([*added, *also], len(added))
+        self.tell_news(news_of([*added, *also], self.rules()))
+        return added
+
+    def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
+        with self.commit():
+            require_successors(jobs, self.get)
+            before = {job.id: self.get(job.id) for job in jobs}
+            over = [job_id for job_id, was in before.items() if was is not None and was.is_over]
+            require_free([job for job in jobs if job.id in over], jobs, self.holder)
+            self._put(jobs)
+        self.tell_news(news_of(jobs, self.rules()))
+
+    def remove(self, jobs: Sequence[Job], also: Sequence[Job] = ()) -> None:
+        with self.commit():
+            require_successors([*(replace(job, rev=job.rev + 1) for job in jobs), *also], self.get)
+            self.drop_output(job.id for job in jobs)
+            self.drop(jobs)
+            self._put(also)
+        self.tell_news(news_of([*jobs, *also], self.rules()))
+
+    def claim(
+        self,
+        worker: str,
+        now: float,
+        horizon: float,
+        done: Optional[Job] = None,
+        wanted: Callable[[], bool] = lambda: True,
+        queues: Optional[Collection[str]] = None,
+    ) -> Optional[Job]:
+        ended = [] if done is None else [done]
+        claimed = None
+        with self.commit():
+            require_successors(ended, self.get)
+            self._put(ended)
+            job = self.next_job(now, horizon, queues, done)
+            if job is not None and wanted():
+                claimed = rules.claim(job, worker, now)
+                self._put([claimed])
+        self.tell_news(news_of(ended, self.rules()))
+        return claimed
+
+    def configure(self, changes: Dict[str, Optional[str]]) -> None:
+        with self.commit():
+            changed = {**self.settings(), **changes}
+            self.put_settings({name: text for name, text in changed.items() if text is not None})
+        if any(map(is_rule, changes)):
+            self.tell_news(MAX_WORKERS)
+
+    def get(self, job_id: str) -> Optional[Job]:
+        return next((job for job in self.select(JobState.ALL) if job.id == job_id), None)
 
     def find(self, prefix: str, limit: int) -> List[str]:
         found = [job.id for job in self.select(JobState.ALL) if job.id.startswith(prefix)]
@@ -195,6 +314,12 @@ class PlainStore(Store):
 
     def rewrite(self) -> bool:
         return False
+
+    def _put(self, jobs: Sequence[Job], new: int = 0) -> None:
+        ended = [job for job in jobs if job.state == JobState.COMPLETED]
+        before = [self.get(job.id) for job in ended]
+        completed = sum(was is None or was.state != JobState.COMPLETED for was in before)
+        self.put(jobs, new, completed)
 
     def _free(self, queues: Optional[Collection[str]], closed: Collection[str]) -> Iterator[Job]:
         """The waiting jobs, in these queues and no closed one, that no other job keeps."""

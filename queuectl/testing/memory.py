@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
 from typing import (
     Callable,
-    Collection,
+    ContextManager,
     Dict,
+    Iterable,
     Iterator,
     List,
     Mapping,
@@ -24,13 +24,9 @@ from typing import (
 )
 
 from queuectl import clock
-from queuectl import job as rules
-from queuectl.config import MAX_WORKERS
-from queuectl.errors import DuplicateIdError
-from queuectl.job import Job, JobState
-from queuectl.queues import is_rule
+from queuectl.job import Job
 from queuectl.store.base import Lost, Member
-from queuectl.store.plain import PlainStore, news_of, require_free, require_successors
+from queuectl.store.plain import PlainStore
 
 
 class _Shared:
@@ -38,7 +34,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.jobs: Dict[str, Job] = {}
-        self.last_seq = 0
+        self.enqueued = 0
         self.made_at = clock.now()
         self.turn_at: Optional[float] = None
         self.completions = 0
@@ -66,23 +62,21 @@ class MemoryStore(PlainStore):
         self._shared: _Shared = _Shared() if other is None else other._shared
         self._pipe: Tuple[int, ...] = ()
 
-    def add(
-        self, jobs: Sequence[Job], given_ids: Sequence[str] = (), also: Sequence[Job] = ()
-    ) -> List[Job]:
-        taken = set(self._shared.jobs)
+    def commit(self) -> ContextManager[None]:
+        # There is one thread, and what is refused is refused before anything is put.
+        return contextlib.nullcontext()
+
+    def put(self, jobs: Sequence[Job], enqueued: int, completions: int) -> None:
+        self._shared.jobs.update((job.id, job) for job in jobs)
+        self._shared.enqueued += enqueued
+        self._shared.completions += completions
+
+    def drop(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            if job.id in taken:
-                raise DuplicateIdError(job.id)
-            taken.add(job.id)
-        require_successors(also, self.get)
-        require_free(jobs, [*jobs, *also], self.holder)
-        first = self._shared.last_seq + 1
-        seq_of = {job.id: job.seq for job in also}
-        seq_of.update((job.id, first + number) for number, job in enumerate(jobs))
-        added = [rules.placed(job, seq_of[job.id], seq_of) for job in jobs]
-        self._shared.last_seq += len(added)
-        self._put([*added, *also])
-        return added
+            del self._shared.jobs[job.id]
+
+    def put_settings(self, settings: Dict[str, str]) -> None:
+        self._shared.settings = settings
 
     def get(self, job_id: str) -> Optional[Job]:
         return self._shared.jobs.get(job_id)
@@ -92,45 +86,15 @@ class MemoryStore(PlainStore):
         return iter(sorted(found, key=lambda job: -job.seq)[:limit])
 
     def enqueued(self) -> int:
-        return self._shared.last_seq
+        return self._shared.enqueued
 
     def completions(self) -> int:
         return self._shared.completions
 
-    def claim(
-        self,
-        worker: str,
-        now: float,
-        horizon: float,
-        done: Optional[Job] = None,
-        wanted: Callable[[], bool] = lambda: True,
-        queues: Optional[Collection[str]] = None,
-    ) -> Optional[Job]:
-        if done is not None:
-            require_successors([done], self.get)
-            self._put([done])
-        job = self.next_job(now, horizon, queues, done)
-        if job is None or not wanted():
-            return None
-        claimed = rules.claim(job, worker, now)
-        self._put([claimed])
-        return claimed
-
-    def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
-        require_successors(jobs, self.get)
-        was_over = [job for job in jobs if self._shared.jobs[job.id].is_over]
-        require_free(was_over, jobs, self.holder)
-        self._put(jobs)
-
-    def remove(self, jobs: Sequence[Job], also: Sequence[Job] = ()) -> None:
-        removed = [replace(job, rev=job.rev + 1) for job in jobs]
-        require_successors([*removed, *also], self.get)
-        self._put(also)
-        for job in jobs:
-            del self._shared.jobs[job.id]
-            for run in range(1, job.runs + 1):
-                if os.path.exists(self.kept_output(job.id, run)):
-                    os.unlink(self.kept_output(job.id, run))
+    def tell_news(self, jobs: int) -> None:
+        for member in self.members("supervisor") if jobs else []:
+            self._shared.news[member.id] = self._shared.news.get(member.id, 0) + jobs
+            self._wake(member.id)
 
     def listen(self) -> int:
         return self._pipe[0]
@@ -204,17 +168,17 @@ class MemoryStore(PlainStore):
     def settings(self) -> Dict[str, str]:
         return self._shared.settings
 
-    def configure(self, changes: Dict[str, Optional[str]]) -> None:
-        stored = {**self._shared.settings, **changes}
-        self._shared.settings = {name: text for name, text in stored.items() if text is not None}
-        if any(map(is_rule, changes)):
-            self._tell_news(MAX_WORKERS)
-
     def spool(self, worker: str) -> str:
         return os.path.join(self._folder, f"{worker}.out")
 
     def kept_output(self, job_id: str, run: int) -> str:
         return os.path.join(self._folder, f"{job_id}.{run}.log")
+
+    def drop_output(self, job_ids: Iterable[str]) -> None:
+        dropped = set(job_ids)
+        for name in os.listdir(self._folder):
+            if name.endswith(".log") and name.rsplit(".", 2)[0] in dropped:
+                os.unlink(os.path.join(self._folder, name))
 
     def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
         paths = [os.path.join(self._folder, name) for name in os.listdir(self._folder)]
@@ -245,19 +209,6 @@ class MemoryStore(PlainStore):
         for end in self._pipe:
             os.close(end)
         self._pipe = ()
-
-    def _put(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            before = self._shared.jobs.get(job.id)
-            if job.state == JobState.COMPLETED and (before is None or before.state != job.state):
-                self._shared.completions += 1
-        self._shared.jobs.update((job.id, job) for job in jobs)
-        self._tell_news(news_of(jobs, self.rules()))
-
-    def _tell_news(self, news: int) -> None:
-        for member in self.members("supervisor") if news else []:
-            self._shared.news[member.id] = self._shared.news.get(member.id, 0) + news
-            self._wake(member.id)
 
     def _wake(self, supervisor: str) -> None:
         with contextlib.suppress(BlockingIOError):
