@@ -118,6 +118,25 @@ def test_the_commands_work_on_it(cli: Cli, sqlite: str) -> None:
     assert len(cli.json("list", "--all")) == 23
 
 
+def test_of_many_who_work_on_it_each_job_has_one(cli: Cli, sqlite: str) -> None:
+    """Also while others enqueue."""
+    line = f"echo $QUEUECTL_JOB_ID >> {cli.folder}/ran\n"
+    for name in ("jobs", "more"):
+        (cli.folder / name).write_text(line * 60)
+    cli.run("enqueue", "--file", cli.folder / "jobs", "--quiet", check=0)
+    starts = [cli.spawn("start", "--count", "3", "--drain") for _ in range(2)]
+    cli.run("enqueue", "--file", cli.folder / "more", "--quiet", check=0)
+    for number in range(5):
+        cli.run("enqueue", line.strip(), "--id", f"one{number}", check=0)
+    for start in starts:
+        start.finish(0)
+        assert start.err == ""
+    cli.run("start", "--drain", check=0)
+    ran = (cli.folder / "ran").read_text().split()
+    assert len(ran) == len(set(ran)) == 125
+    assert cli.json("status")["completed"] == 125
+
+
 def test_a_running_start_is_told_and_notices_what_happens(cli: Cli, sqlite: str) -> None:
     cli.run("enqueue", "true", "--id", "first", check=0)
     start = cli.spawn("start", "--count", "1")
