@@ -21,7 +21,6 @@ from typing import (
 )
 from typing import Counter as CounterType
 
-from queuectl import clock
 from queuectl import job as rules
 from queuectl.config import Settings
 from queuectl.errors import (
@@ -90,7 +89,7 @@ def restore(store: Store, jobs: Sequence[Job]) -> List[Job]:
             wanted.update({*job.after, *job.after_any} - ids)
     while True:
         there = [job for job in store.select(JobState.ALL) if job.id in wanted] if wanted else []
-        now = clock.now()
+        now = store.now()
         awaited = [
             rules.awaited(job, now, wanted[job.id])
             for job in there

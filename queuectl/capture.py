@@ -37,6 +37,11 @@ class Cut(NamedTuple):
     size: int
 
 
+def marker(size: int) -> bytes:
+    """The line that tells how many bytes were cut out where it stands."""
+    return (f"\n--- {size} bytes cut by queuectl ".ljust(MARKER - 1, "-") + "\n").encode()
+
+
 def find_cut(fd: int) -> Optional[Cut]:
     """Find out what was cut out of the middle of a file."""
     size = os.fstat(fd).st_size
@@ -56,6 +61,46 @@ def last_cut(data: bytes, offset: int) -> Optional[Cut]:
     """Find the last line that tells of a cut in bytes from this offset of a file."""
     cuts = [match for match in _CUT.finditer(data) if len(match[0]) == MARKER]
     return Cut(offset + cuts[-1].start(), int(cuts[-1][1])) if cuts else None
+
+
+class Ends(NamedTuple):
+    """The beginning and the end of an output.
+
+    Attributes:
+        size: how many bytes were printed in all, those that were cut out among them.
+        head: the first of them.
+        tail: the last of them, if they are more than the first.
+    """
+
+    size: int
+    head: bytes
+    tail: bytes
+
+
+def read_ends(path: str, most: int, limit: Optional[int]) -> Ends:
+    """Read the beginning and the end of an output, whose job may still write to it.
+
+    Args:
+        path: the file.
+        most: how many bytes to read of each.
+        limit: what its `Capture.limit` is: at a quarter of that it is cut.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        at, behind, lost = size, 0, 0
+        if limit is not None:
+            cut = last_cut(os.pread(fd, MARKER, limit // 4), limit // 4)
+            if cut is not None:
+                at, behind, lost = cut.at, cut.at + MARKER, cut.size - MARKER
+        head = os.pread(fd, min(at, most), 0)
+        start = max(behind, len(head), size - most)
+        return Ends(size + lost, head, os.pread(fd, size - start, start))
+    finally:
+        os.close(fd)
 
 
 class Capture:
@@ -128,8 +173,7 @@ class Capture:
             os.ftruncate(self._fd, end)
             self._cut += max(size - self._marker - (end - room), 0)
             self._marker = room
-            text = f"\n--- {self._cut} bytes cut by queuectl ".ljust(MARKER - 1, "-") + "\n"
-            os.pwrite(self._fd, text.encode()[:room], quarter)
+            os.pwrite(self._fd, marker(self._cut)[:room], quarter)
         except OSError:
             # No room to copy to, or a bad disk: the job goes on, and only the beginning is left.
             with contextlib.suppress(OSError):

@@ -77,7 +77,7 @@ def retry(store: Store, read: Read, lenient: bool = False) -> Retried:
     refused: Dict[str, KeyTakenError] = {}
 
     def attempt() -> Optional[Retried]:
-        now = clock.now()
+        now = store.now()
         retried = [rules.retry(job, now) for job in read() if job.id not in refused]
         try:
             if retried:
@@ -105,7 +105,7 @@ def cancel(store: Store, read: Read) -> Cancelled:
     """
 
     def attempt() -> Cancelled:
-        now = clock.now()
+        now = store.now()
         meant = read()
         changed = [job if job.cancel_requested else rules.cancel(job, now) for job in meant]
         ended = [job for job in changed if job.is_over]
@@ -134,7 +134,7 @@ def edit(store: Store, read: Callable[[], Job], changes: Dict[str, Any]) -> Job:
             _CHECKS[name](value)
 
     def attempt() -> Job:
-        edited = rules.edit(read(), clock.now(), **changes)
+        edited = rules.edit(read(), store.now(), **changes)
         store.save([edited])
         return edited
 
@@ -154,7 +154,7 @@ def purge(store: Store, jobs: Sequence[Job]) -> Cancelled:
         if not job.is_over:
             raise WrongStateError(f"job {job.id!r} is {job.state}: it cannot be purged")
     given_up = [job for job in jobs if job.state != JobState.COMPLETED]
-    followers = doomed(store, given_up, clock.now(), "purged")
+    followers = doomed(store, given_up, store.now(), "purged")
     store.remove(jobs, followers)
     return Cancelled(list(jobs), followers)
 
@@ -188,7 +188,7 @@ def purge_old(store: Store, keep: str) -> Cancelled:
     """
     wanted = JobFilter((JobState.COMPLETED, JobState.CANCELLED))
     if not keep.isdigit():
-        wanted = wanted._replace(ended_before=clock.now() - clock.parse_duration(keep))
+        wanted = wanted._replace(ended_before=store.now() - clock.parse_duration(keep))
         return purge_in_parts(store, [j for j in store.select(wanted.states) if wanted.takes(j)])
     ends = ((job.finished_at or "", job.seq) for job in store.select(wanted.states))
     old = {seq for _, seq in sorted(ends, reverse=True)[int(keep) :]}

@@ -26,6 +26,8 @@ from queuectl.values import (
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING")
 MAX_WORKERS = 1024
 MAX_KEPT = 10**9
+LEAST_LEASE = 3.0  # seconds: what a slow network or a busy machine takes must not end a claim
+MAX_SHARED = 16 << 20
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -95,6 +97,20 @@ def parse_keep(text: str) -> str:
         return clock.format_duration(clock.parse_duration(text))
     except InvalidValueError as error:
         raise InvalidValueError(f"{error}, or a number of jobs") from error
+
+
+def _parse_lease(text: str) -> float:
+    seconds = clock.parse_duration(text)
+    if seconds < LEAST_LEASE:
+        raise InvalidValueError(f"{text} is less than {clock.format_duration(LEAST_LEASE)}")
+    return seconds
+
+
+def _parse_shared(text: str) -> int:
+    size = parse_size(text)
+    if size > MAX_SHARED:
+        raise InvalidValueError(f"{text} is more than {format_size(MAX_SHARED)}")
+    return size
 
 
 def _parse_log_level(text: str) -> str:
@@ -177,9 +193,11 @@ SETTINGS = _table(
     Setting("job_timeout", None, *_DURATION, lifts=True),
     Setting("shutdown_grace", 30.0, *_DURATION),
     Setting("kill_grace", 5.0, *_DURATION),
+    Setting("lease", 15.0, _parse_lease, clock.format_duration),
     Setting("max_output", 16 << 20, parse_size, format_size, lifts=True),
     Setting("keep_finished", "30d", parse_keep, lifts=True),
     Setting("keep_output", 1 << 30, parse_size, format_size, lifts=True),
+    Setting("redis_output", 64 << 10, _parse_shared, format_size),
     Setting("shell", "/bin/sh", _parse_shell),
     Setting("on_complete", None, _parse_hook, lifts=True),
     Setting("on_failed", None, _parse_hook, lifts=True),

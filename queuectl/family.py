@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set
 
-from queuectl import clock
 from queuectl import job as rules
 from queuectl.job import WAITING, Job, JobState
 from queuectl.store.base import Store
@@ -78,7 +77,7 @@ def finish(store: Store, job: Job) -> None:
     """
     followers: List[Job] = []
     if job.state == JobState.CANCELLED and job.dependents:
-        followers = doomed(store, [job], clock.now(), "cancelled")
+        followers = doomed(store, [job], store.now(), "cancelled")
     store.save([job, *followers], durable=False)
 
 

@@ -35,7 +35,7 @@ from queuectl.family import doomed, is_kept
 from queuectl.job import WAITING, Job, JobState
 from queuectl.newjob import NewJob
 from queuectl.queues import QueueRule, read_rules, rule_changes
-from queuectl.store.base import Counts, Member, Notice
+from queuectl.store.base import Counts, Member, Node, Notice
 from queuectl.values import validate_id, validate_queue
 from queuectl.work import Work
 
@@ -126,7 +126,7 @@ class QueueManager(Work):
 
     def submit(self, requests: Sequence[NewJob]) -> Receipt:
         """Add jobs as `enqueue_many` does, and tell what else a user should know."""
-        return admit(self.store, requests, self.settings, clock.now(), self.find)
+        return admit(self.store, requests, self.settings, self.store.now(), self.find)
 
     def restore(self, jobs: Sequence[Job]) -> List[Job]:
         """Add jobs as they are, in whatever state, as when a queue is moved here; all or none."""
@@ -223,7 +223,7 @@ class QueueManager(Work):
         """Return how many of the pending jobs wait for their time."""
         if counts.delayed == 0:
             return 0
-        now = clock.to_iso(clock.now())
+        now = clock.to_iso(self.store.now())
         return sum(
             job.run_at is not None and job.run_at > now
             for job in self.store.select([JobState.PENDING])
@@ -248,7 +248,7 @@ class QueueManager(Work):
         parents = [parent for parent in map(self.store.get, ids) if parent is not None]
         return reasons(
             job,
-            clock.now(),
+            self.store.now(),
             horizon=self.settings.retry_policy.horizon,
             parents={parent.id: parent for parent in parents},
             rule=read_rules(self.store.settings()).get(job.queue, QueueRule()),
@@ -305,7 +305,7 @@ class QueueManager(Work):
 
     def followers(self, jobs: Sequence[Job]) -> List[Job]:
         """Return the jobs that are cancelled if these are, as they would be then."""
-        return doomed(self.store, jobs, clock.now(), "cancelled")
+        return doomed(self.store, jobs, self.store.now(), "cancelled")
 
     def cancel_all(self, wanted: JobFilter) -> Cancelled:
         """End the jobs that are wanted and not over; see `cancel`."""
@@ -389,6 +389,10 @@ class QueueManager(Work):
     def members(self, role: str) -> List[Member]:
         """Return the living workers or supervisors, oldest first."""
         return self.store.members(role)
+
+    def nodes(self) -> List[Node]:
+        """Return the machines that work on the store, by name."""
+        return self.store.nodes()
 
     def _named(self, job_ids: Sequence[str]) -> List[Job]:
         return list({job.id: job for job in map(self.find, job_ids)}.values())

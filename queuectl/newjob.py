@@ -44,6 +44,7 @@ class NewJob(NamedTuple):
         priority: higher ones run first.
         queue: the queue to put it in.
         run_at: the earliest start, in seconds since the epoch.
+        delay: the seconds before its earliest start, in place of `run_at`; 0 means now.
         after: ids of jobs that must complete before it.
         after_any: ids of jobs that must end before it, however.
         unique: a key that at most one job may have that is not over.
@@ -65,6 +66,7 @@ class NewJob(NamedTuple):
     priority: Optional[int] = None
     queue: Optional[str] = None
     run_at: Optional[float] = None
+    delay: Optional[float] = None
     after: Sequence[str] = ()
     after_any: Sequence[str] = ()
     unique: Optional[str] = None
@@ -84,12 +86,14 @@ def make_job(request: NewJob, settings: Settings, now: float, cwd: str) -> Job:
     Args:
         request: what is asked for.
         settings: for what is not.
-        now: the time, in seconds since the epoch.
+        now: the time as the store sees it, in seconds since the epoch.
         cwd: the folder where nothing is asked for.
 
     Raises:
         InvalidValueError: it can never be right.
     """
+    if request.run_at is not None and request.delay is not None:
+        raise InvalidValueError("choose one of run_at and delay")
     timeout = settings["job_timeout"] if request.timeout is None else request.timeout
     return rules.enqueue(
         request.id if request.id is not None else str(uuid.uuid4()),
@@ -102,7 +106,7 @@ def make_job(request: NewJob, settings: Settings, now: float, cwd: str) -> Job:
         ),
         timeout=None if timeout == NO_LIMIT else timeout,
         cwd=request.cwd or cwd,
-        run_at=request.run_at,
+        run_at=request.run_at if request.delay is None else now + request.delay,
         **_options(request, settings),
     )
 

@@ -14,7 +14,7 @@ import uuid
 from time import monotonic
 from typing import Callable, List, Optional, Sequence
 
-from queuectl import clock, machine
+from queuectl import __version__, clock, machine
 from queuectl.chore import Chore
 from queuectl.errors import (
     QueueError,
@@ -127,7 +127,7 @@ class Supervisor:
         self._rescues.begin(self._store.lost(thorough=True))
         # Read once, before the fork, so that the workers share it.
         horizon = self._manager.settings.retry_policy.horizon
-        self._store.claimable(clock.now(), horizon, self._queues)
+        self._store.claimable(self._store.now(), horizon, self._queues)
         gc.freeze()
         self._preparing = False
 
@@ -141,7 +141,7 @@ class Supervisor:
                 self._pool.wake(self._store.hear())
             self._heed_requests()
             self._note_stop()
-            # Before workers are reaped, which may be the end: also the shortest start has its chores.
+            # Before workers are reaped, which may be the end: so the shortest start has its chores.
             if monotonic() >= self._next_tick:
                 self._tick()
             if self._reap():
@@ -375,9 +375,10 @@ class Supervisor:
             name=name,
             pid=pid,
             host=machine.host(),
-            started_at=clock.to_iso(clock.now()),
+            started_at=clock.to_iso(self._store.now()),
             supervisor=self._id,
             queues=self._queues if role == "supervisor" else None,
+            version=__version__,
         )
 
 

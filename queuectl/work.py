@@ -84,7 +84,7 @@ class Work:
             finish(self.store, done)
             done = None
         horizon = self.settings.retry_policy.horizon
-        return self.store.claim(worker, clock.now(), horizon, done, wanted, queues)
+        return self.store.claim(worker, self.store.now(), horizon, done, wanted, queues)
 
     def finish(self, done: Job) -> None:
         """Save the result of a run by itself; raises what `claim` does."""
@@ -110,7 +110,7 @@ class Work:
             timed_out: whether it was ended because its time was over.
             signal: the number of the signal that ended its shell, if one did.
         """
-        now = clock.now()
+        now = self.store.now()
         if interrupted:
             return rules.release(job, now)
         was_left_alone = not (timed_out or job.cancel_requested) or error is None
@@ -134,7 +134,8 @@ class Work:
         """
         job = lost.job
         while job is not None and job.worker == lost.member.id:
-            rescued = rules.rescue(job, clock.now(), self._policy(job).delay(job.attempts))
+            delay = self._policy(job).delay(job.attempts)
+            rescued = rules.rescue(job, self.store.now(), delay)
             try:
                 finish(self.store, rescued)
                 return rescued
@@ -193,7 +194,8 @@ class Work:
         running = self.store.running()
         if any(running.values() if queues is None else map(running.get, queues)):
             return False
-        if self.store.claimable(clock.now(), self.settings.retry_policy.horizon, queues):
+        horizon = self.settings.retry_policy.horizon
+        if self.store.claimable(self.store.now(), horizon, queues):
             return False
         return not (self.store.counts().failed and self.store.awaits_retry(queues))
 

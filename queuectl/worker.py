@@ -17,7 +17,9 @@ from mmap import mmap
 from time import monotonic
 from typing import Callable, Optional, Sequence, Tuple
 
-from queuectl import clock, machine
+from queuectl import machine
+from queuectl.capture import read_ends
+from queuectl.clock import format_duration
 from queuectl.config import Settings
 from queuectl.errors import (
     ConflictError,
@@ -31,7 +33,7 @@ from queuectl.events import Event, EventKind, Report
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.runner import TIMEOUT, Limits, Outcome, Runner
-from queuectl.store.base import Member
+from queuectl.store.base import Member, SharedOutput
 from queuectl.waiter import Waiter
 
 WAKE, STOP, FORCE = b"w", b"s", b"f"
@@ -39,8 +41,8 @@ WAKE, STOP, FORCE = b"w", b"s", b"f"
 
 _SHUTDOWN = "shutdown"
 _CANCEL = "cancel"
+_CUT_OFF = "lost claim"
 _CANCEL_LOOK = 0.5  # seconds between two looks whether the job that runs was cancelled
-_LONGEST_REST = 1.0  # seconds; what nobody was told of, as a clock that was set, shows after that
 _RETRY_PAUSE = 1.0  # seconds between two attempts to save a result
 _KINDS = {
     JobState.PENDING: EventKind.INTERRUPTED,
@@ -94,6 +96,10 @@ class Worker:
         self._end_jobs_at = math.inf
         self._stopping = False
         self._warned = False
+        self._renewed_at = -math.inf
+        # Of which job's run not all that it printed is shared, and what told its file apart.
+        self._unshared: Optional[Job] = None
+        self._shared: Tuple[object, ...] = ()
         self._ran = 0.0
 
     def run(self) -> int:
@@ -171,6 +177,8 @@ class Worker:
         while True:
             try:
                 self._runner.keep()
+                self._share_last()
+                asked_at = monotonic()
                 try:
                     job = self._manager.claim(self._member.id, done, self._wants_job, self._queues)
                 except ConflictError:
@@ -190,6 +198,7 @@ class Worker:
                 if done is not None:
                     self._say_done(done, self._manager.known_settings)
                 if job is not None:
+                    self._renewed_at = asked_at
                     self._say_step(EventKind.CLAIMED, job)
                 return job
 
@@ -197,6 +206,7 @@ class Worker:
         """Save the last result, if there is one, for as long as a shutdown allows to try."""
         while done is not None:
             try:
+                self._share_last()
                 try:
                     self._manager.finish(done)
                 except ConflictError:
@@ -248,7 +258,9 @@ class Worker:
             job=job.id, run=job.runs, group=None, born=None, boot=None
         )
         self._store.note(self._member)
-        self._claimed, self._cancelled = job, False
+        self._claimed, self._cancelled, self._cut_off = job, False, False
+        self._kept_as = self._store.kept_output(job.id, job.runs)
+        self._limits = Limits(job.timeout, settings["kill_grace"], settings["max_output"])
         began = monotonic()
         self._look_at = began + _CANCEL_LOOK
         try:
@@ -263,8 +275,8 @@ class Worker:
                     "QUEUECTL_JOB_RUN": str(job.runs),
                     "QUEUECTL_JOB_MAX_RETRIES": str(job.max_retries),
                 },
-                limits=Limits(job.timeout, settings["kill_grace"], settings["max_output"]),
-                keep_as=self._store.kept_output(job.id, job.runs),
+                limits=self._limits,
+                keep_as=self._kept_as,
                 on_spawn=lambda group: self._say_step(EventKind.SPAWNED, job, str(group)),
                 on_lasting=self._note_group,
                 stop=self._reason_to_end,
@@ -272,6 +284,7 @@ class Worker:
         except OSError as error:
             outcome = Outcome(f"No file for the output: {error.strerror}", None, None)
         self._ran = monotonic() - began
+        self._unshared = job if self._store.shares_output else None
         self._outcome = outcome
         return self._conclude(job)
 
@@ -281,10 +294,30 @@ class Worker:
             job,
             outcome.error,
             outcome.exit_code,
-            interrupted=outcome.ended_by == _SHUTDOWN,
+            interrupted=outcome.ended_by in (_SHUTDOWN, _CUT_OFF),
             timed_out=outcome.ended_by == TIMEOUT,
             signal=outcome.signal,
         )
+
+    def _share_last(self) -> None:
+        """Let others see all that the last run printed, before they see that it has ended."""
+        if self._unshared is not None:
+            self._share_output(self._unshared, self._kept_as)
+            self._unshared = None
+
+    def _share_output(self, job: Job, path: str) -> None:
+        try:
+            status = os.stat(path)
+            now = (path, status.st_size, status.st_mtime_ns)
+            if now == self._shared or not status.st_size:
+                return
+            most = self._manager.known_settings["redis_output"]
+            ends = read_ends(path, most, self._limits.max_output)
+        except OSError:
+            # It printed nothing, or the file cannot be read, which who looks for it here is told.
+            return
+        self._store.share_output(job, SharedOutput(machine.host(), path, *ends))
+        self._shared = now
 
     def _note_group(self, group: int) -> None:
         self._member = self._member._replace(
@@ -300,7 +333,9 @@ class Worker:
     def _rest(self) -> None:
         """Wait until woken, until the next retry is due, or for a while."""
         due = self._store.next_due(self._queues)
-        pause = _LONGEST_REST if due is None else min(due - clock.now(), _LONGEST_REST)
+        pause = self._store.longest_rest
+        if due is not None:
+            pause = min(due - self._store.now(), pause)
         self._runner.tend()
         self._wait(max(pause, 0.001))
 
@@ -332,19 +367,34 @@ class Worker:
     def _reason_to_end(self) -> Optional[str]:
         if self._is_stopping() and monotonic() >= self._end_jobs_at:
             return _SHUTDOWN
-        return _CANCEL if self._is_cancelled() else None
+        if self._is_cancelled():
+            return _CANCEL
+        return _CUT_OFF if self._is_cut_off() else None
 
     def _is_cancelled(self) -> bool:
         """Whether the job that runs was cancelled; looked for only now and then."""
         if not self._cancelled and monotonic() >= self._look_at:
-            self._look_at = monotonic() + _CANCEL_LOOK
+            asked_at = monotonic()
+            self._look_at = asked_at + _CANCEL_LOOK
             # If the store cannot be read, the supervisor finds out whether that is for good.
             with contextlib.suppress(QueueError):
+                if self._store.shares_output:
+                    self._share_output(self._claimed, self._store.spool(self._member.id))
                 now = self._store.current(self._claimed)
                 is_ours = now is not None and now.worker == self._member.id
                 # Of one that is another's, or is gone, nobody wants the result any more.
                 self._cancelled = now is None or now.cancel_requested or not is_ours
+                self._renewed_at = asked_at
         return self._cancelled
+
+    def _is_cut_off(self) -> bool:
+        """Whether the claim of the job that runs is over, for it could not be renewed in time."""
+        lasts = self._store.claim_lasts
+        if lasts is not None and not self._cut_off and monotonic() >= self._renewed_at + lasts:
+            self._cut_off = True
+            detail = f"its claim could not be renewed for {format_duration(lasts)}: it is ended"
+            self._say(EventKind.WARNING, self._claimed, detail)
+        return self._cut_off
 
     def _set_handlers(self) -> None:
         def terminate(signum: int, frame: object) -> None:

@@ -14,7 +14,8 @@ from test_cli_support import complaint, queue_of, refusal
 DEFAULTS = {
     "max_retries": 3, "backoff_base": 2, "backoff_max": 3600, "backoff_jitter": 0,
     "worker_count": 1, "job_timeout": None, "shutdown_grace": 30, "kill_grace": 5,
-    "max_output": 16 << 20, "keep_finished": "30d", "keep_output": 1 << 30, "shell": "/bin/sh",
+    "lease": 15, "max_output": 16 << 20, "keep_finished": "30d", "keep_output": 1 << 30,
+    "redis_output": 64 << 10, "shell": "/bin/sh",
     "on_complete": None, "on_failed": None, "on_dead": None, "log_level": "INFO",
 }  # fmt: skip
 

@@ -212,8 +212,10 @@ def purge(
         raise click.UsageError(
             f"jobs that are {running[0]} are not over: queuectl cancel ends them"
         )
-    wanted = JobFilter(states or _PURGED_BY_DEFAULT, label=label, ended_before=older_than)
+    wanted = JobFilter(states or _PURGED_BY_DEFAULT, label=label)
     with session.open() as manager:
+        if older_than is not None:
+            wanted = wanted._replace(ended_before=manager.store.now() - older_than)
         done = manager.purge(wanted)
     tell_jobs(session, done.jobs)
     if session.talks:

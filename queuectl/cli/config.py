@@ -58,6 +58,8 @@ def config(
     A setting comes from the option of a command, else from a variable such as
     QUEUECTL_MAX_RETRIES, else from the store, else it has its default. Names may
     be written with - or _. Durations are 90, 10s, 5m, 2h, 1d; none lifts a limit.
+    lease and redis_output are for stores that machines share: the job file needs
+    neither.
 
     Example:
       queuectl config

@@ -64,8 +64,8 @@ def parse_run_at(text: str) -> float:
 
 
 def parse_delay(text: str) -> float:
-    """Read in how long a job may start; returns when that is, or raises InvalidValueError."""
-    return clock.now() + (0.0 if text.strip() in ("0", "0s") else clock.parse_duration(text))
+    """Read in how many seconds a job may start, or raise InvalidValueError."""
+    return 0.0 if text.strip() in ("0", "0s") else clock.parse_duration(text)
 
 
 def _parse_policy(text: str) -> str:
@@ -154,10 +154,10 @@ def _delay(value: Any) -> float:
     if isinstance(value, str):
         return parse_delay(value)
     if value == 0 and not isinstance(value, bool):
-        return clock.now()
+        return 0.0
     if value is None:
         raise InvalidValueError("it must be a number of seconds, or a duration as text")
-    return clock.now() + _seconds(value)
+    return _seconds(value)
 
 
 def _base(value: Any) -> float:
@@ -247,7 +247,7 @@ FIELDS: Dict[str, Field] = {
         "Not before: 2027-01-31T08:30 (local time, or with a zone) or 08:30 (the next one).",
     ),
     "delay": Field(
-        "run_at", _delay, parse_delay, "S", "Not before so long has passed: 90, 10s, 5m, 2h, 1d."
+        "delay", _delay, parse_delay, "S", "Not before so long has passed: 90, 10s, 5m, 2h, 1d."
     ),
     "after": Field(
         "after",

@@ -109,10 +109,11 @@ def list_jobs(
         states=states or JobState.ALL,
         queue=queue,
         label=label,
-        created_since=since,
         text=None if text is None else as_utf8(text),
     )
     with session.open() as manager:
+        if since is not None:
+            wanted = wanted._replace(created_since=manager.store.now() - since)
         if session.json:
             print_array(_found(manager, wanted, sort, limit))
         elif session.talks:
@@ -128,7 +129,8 @@ def _found(
 ) -> Iterator[Job]:
     if sort in (None, "created"):
         return manager.jobs(wanted, limit)
-    key = _finished if sort == "finished" else _duration
+    now = manager.store.now()
+    key = _finished if sort == "finished" else lambda job: _duration(job, now)
     return islice(sorted(manager.jobs(wanted), key=key, reverse=True), limit)
 
 
@@ -136,13 +138,13 @@ def _finished(job: Job) -> str:
     return job.finished_at or ""
 
 
-def _duration(job: Job) -> float:
+def _duration(job: Job, now: float) -> float:
     """How long the last run took, or takes; those that did not run come last."""
     if job.started_at is None:
         return -1.0
     began = clock.from_iso(job.started_at)
     if job.state == JobState.PROCESSING:
-        return clock.now() - began
+        return now - began
     return clock.from_iso(job.finished_at or job.updated_at) - began
 
 
@@ -184,8 +186,8 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
 
     ID may be the first characters of an id, at least four. Times are local ones.
     With --json the job as it is kept, with times in UTC, as "waiting_for" the
-    reasons, and as "output" the path of the file that holds what it printed, or
-    null.
+    reasons, as "output" the path of the file that holds what it printed, or
+    null, and as "output_host" the machine that has it, or null if it is here.
 
     Example:
       queuectl show nightly
@@ -199,25 +201,35 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
             if session.json:
                 path = None if found is None else as_utf8(found.path)
                 why = [reason._asdict() for reason in reasons]
-                record = {**job.to_dict(reveal), "waiting_for": why, "output": path}
+                host = None if found is None or found.shared is None else found.shared.host
+                shown = {"waiting_for": why, "output": path, "output_host": host}
+                record = {**job.to_dict(reveal), **shown}
                 output.line(to_json(record))
             else:
-                _describe(job, reasons, found, output.screen(), reveal)
+                now = manager.store.now()
+                _describe(job, reasons, found, output.screen(), reveal, now)
         finally:
             if found is not None:
                 os.close(found.fd)
 
 
 def _describe(
-    job: Job, reasons: List[Reason], found: Optional[Output], screen: Screen, reveal: bool
+    job: Job,
+    reasons: List[Reason],
+    found: Optional[Output],
+    screen: Screen,
+    reveal: bool,
+    now: float,
 ) -> None:
     output.line(screen.paint(screen.say("📋", f"Job {short_id(job.id)}"), bold=True))
-    facts = [(_label(name), _fact(job, name, screen, reveal)) for name in SHOWN_FIELDS]
-    why = "\n".join(screen.text(_in_words(reason)) for reason in reasons)
+    facts = [(_label(name), _fact(job, name, screen, reveal, now)) for name in SHOWN_FIELDS]
+    why = "\n".join(screen.text(_in_words(reason, now)) for reason in reasons)
     state = SHOWN_FIELDS.index("state")
     facts.insert(state + 1, ("Waits", why))
     if found is not None:
-        facts.append(("Output", screen.text(f"{as_utf8(found.path)} (run {found.run})")))
+        where = "" if found.shared is None else f" on {found.shared.host}"
+        what = f"{as_utf8(found.path)}{where} (run {found.run})"
+        facts.append(("Output", screen.text(what)))
     told = [(label, fact) for label, fact in facts if fact]
     width = max(len(label) for label, _ in told) + 2
     for label, fact in told:
@@ -232,11 +244,11 @@ def _label(name: str) -> str:
     return _LABELS.get(name, name.replace("_", " ").capitalize())
 
 
-def _in_words(reason: Reason) -> str:
+def _in_words(reason: Reason, now: float) -> str:
     """Say for what a job waits."""
     kind, what, state = reason
     if kind in (ReasonKind.SCHEDULED, ReasonKind.RETRY):
-        left = clock.from_iso(what) - clock.now()
+        left = clock.from_iso(what) - now
         which = "its next attempt" if kind == ReasonKind.RETRY else "its time"
         return f"for {which}, in {elapsed(left)}"
     if kind == ReasonKind.AFTER:
@@ -255,7 +267,7 @@ def _in_words(reason: Reason) -> str:
     }[kind]
 
 
-def _fact(job: Job, name: str, screen: Screen, reveal: bool) -> str:
+def _fact(job: Job, name: str, screen: Screen, reveal: bool, now: float) -> str:
     """Put a field into words; nothing where it does not apply."""
     value: Any = getattr(job, name)
     if name in OPTIONAL_FIELDS and value == DEFAULTS[name]:
@@ -276,7 +288,7 @@ def _fact(job: Job, name: str, screen: Screen, reveal: bool) -> str:
         return "yes"
     if not name.endswith("_at"):
         return screen.text(str(value))
-    return _moment(job, name, value)
+    return _moment(job, name, value, now)
 
 
 def _variable(assignment: str, screen: Screen, reveal: bool) -> str:
@@ -284,8 +296,8 @@ def _variable(assignment: str, screen: Screen, reveal: bool) -> str:
     return screen.text(f"{name}={value}" if reveal else f"{name} (--reveal shows it)")
 
 
-def _moment(job: Job, name: str, value: str) -> str:
-    since = clock.now() - clock.from_iso(value)
+def _moment(job: Job, name: str, value: str, now: float) -> str:
+    since = now - clock.from_iso(value)
     if name == "run_at" and since < 0:
         return f"{local_time(value)} (in {elapsed(-since)})"
     if name == "started_at" and job.state == JobState.PROCESSING:

@@ -150,7 +150,7 @@ class Live:
             sorted(name for name, rule in rules.items() if rule.paused),
             self._throughput.rates(time.monotonic(), store.completions()),
             as_utf8(store.url),
-            clock.now(),
+            store.now(),
         )
 
 

@@ -40,12 +40,12 @@ def parse_states(text: str) -> Tuple[str, ...]:
 
 
 def parse_age(text: str) -> float:
-    """Read how long ago something was, as a duration; returns when that was.
+    """Read how many seconds ago something was, as a duration.
 
     Raises:
         InvalidValueError: it is no duration.
     """
-    return clock.now() - (0.0 if text.strip() in ("0", "0s") else clock.parse_duration(text))
+    return 0.0 if text.strip() in ("0", "0s") else clock.parse_duration(text)
 
 
 def label_option(help_text: str = "Only jobs with this label.") -> Callable[[F], F]:

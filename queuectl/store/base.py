@@ -23,6 +23,7 @@ from typing import (
     Tuple,
 )
 
+from queuectl import clock
 from queuectl.job import Job
 
 Notice = Callable[[str], None]
@@ -67,6 +68,7 @@ class Member(NamedTuple):
         stopping: whether a supervisor was told to stop, and has told its workers.
         queues: the queues that a supervisor serves; none if it serves all. Of a worker, ask its
             supervisor.
+        version: of the QueueCTL that it is.
     """
 
     id: str
@@ -83,6 +85,25 @@ class Member(NamedTuple):
     boot: Optional[str] = None
     stopping: bool = False
     queues: Optional[Sequence[str]] = None
+    version: str = ""
+
+
+class Node(NamedTuple):
+    """A machine that works on the store.
+
+    Attributes:
+        host: its name.
+        workers: how many live there.
+        running: how many jobs they run.
+        heard_at: when it was heard of last, as UTC text.
+        version: of the QueueCTL there; of all of them, if there are several.
+    """
+
+    host: str
+    workers: int
+    running: int
+    heard_at: str
+    version: str
 
 
 class Lost(NamedTuple):
@@ -90,6 +111,29 @@ class Lost(NamedTuple):
 
     member: Member
     job: Optional[Job]
+
+
+class SharedOutput(NamedTuple):
+    """What a run printed, as far as other machines can read it.
+
+    Attributes:
+        host: the machine that has the file.
+        path: the file, there.
+        size: how many bytes the run has printed in all.
+        head: the first of them.
+        tail: the last of them, if they are more than the first.
+    """
+
+    host: str
+    path: str
+    size: int
+    head: bytes
+    tail: bytes
+
+    @property
+    def missing(self) -> int:
+        """How many bytes are left out between the head and the tail."""
+        return self.size - len(self.head) - len(self.tail)
 
 
 class Activity(NamedTuple):
@@ -132,6 +176,33 @@ class Store(abc.ABC):
 
     url: str
     """Where the store is, in a form that opens it again from anywhere."""
+
+    longest_rest = 1.0
+    """Seconds after which a worker that nobody wakes looks for jobs all the same.
+
+    What nobody tells of, as a clock that was set, shows after that.
+    """
+
+    shares_output = False
+    """Whether what runs print must be shared, since not all who share the store see its files."""
+
+    @property
+    def claim_lasts(self) -> Optional[float]:
+        """For how many seconds a claim holds that is not renewed; none for as long as its worker.
+
+        It is renewed by `current`. Whoever runs a job counts from the moment before it asked for
+        the last renewal that was acknowledged, the first of which is the claim, and ends the job
+        once the time is over: from then on others may have it.
+        """
+        return None
+
+    def now(self) -> float:
+        """The time as all see it who share the store, in seconds since the epoch.
+
+        It is cut to the millisecond, as `clock.now` is, and every rule about its jobs is given it:
+        so machines whose clocks differ agree on what is due.
+        """
+        return clock.now()
 
     @abc.abstractmethod
     def add(
@@ -268,7 +339,8 @@ class Store(abc.ABC):
     def current(self, claimed: Job) -> Optional[Job]:
         """Return the job that this process claimed last, as it stands now, or nothing.
 
-        At the cost of what was committed since the last look.
+        At the cost of what was committed since the last look. Where claims expire it also renews
+        this one, if it still holds, and takes a second at most, so that its end is noticed.
         """
 
     @abc.abstractmethod
@@ -306,6 +378,25 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def members(self, role: str) -> List[Member]:
         """Return the living members of this role, oldest first."""
+
+    def nodes(self) -> List[Node]:
+        """Return the machines of the living members, by name.
+
+        Where a lock tells that a member lives, it is heard of whenever anybody looks.
+        """
+        by_host: Dict[str, List[Member]] = {}
+        for member in (*self.members("worker"), *self.members("supervisor")):
+            by_host.setdefault(member.host, []).append(member)
+        return [
+            Node(
+                host,
+                sum(member.role == "worker" for member in members),
+                sum(member.role == "worker" and member.job is not None for member in members),
+                clock.to_iso(self.now()),
+                ", ".join(sorted({member.version for member in members})),
+            )
+            for host, members in sorted(by_host.items())
+        ]
 
     @abc.abstractmethod
     def lost(self, thorough: bool = False) -> List[Lost]:
@@ -353,6 +444,19 @@ class Store(abc.ABC):
         `spared` is asked only if some must go: it tells of which jobs, by id, and from which of
         their runs on, output stays whatever its size.
         """
+
+    def share_output(self, job: Job, output: SharedOutput) -> None:
+        """Let others see what a run has printed so far, in place of what they saw of it before.
+
+        It is called about twice a second while the run prints, and once more before its result is
+        saved; only where `shares_output` says so. It goes with the job, and with the file if
+        `trim_output` removes that; nothing is kept of a job that is gone.
+        """
+        raise NotImplementedError
+
+    def shared_output(self, job_id: str, run: int) -> Optional[SharedOutput]:
+        """Return what was shared last of what a run printed; nothing if nothing was."""
+        return None
 
     @abc.abstractmethod
     def age(self) -> float:

@@ -24,6 +24,7 @@ pytest.register_assert_rewrite(
             "jobs",
             "keys",
             "members",
+            "outputs",
             "queues",
             "watching",
         )

@@ -7,6 +7,7 @@ from queuectl.testing.dependencies import DependencyContract
 from queuectl.testing.jobs import JobContract
 from queuectl.testing.keys import KeyContract
 from queuectl.testing.members import MemberContract
+from queuectl.testing.outputs import OutputContract
 from queuectl.testing.queues import QueueContract
 from queuectl.testing.watching import WatchContract
 
@@ -18,6 +19,7 @@ class StoreContract(
     DependencyContract,
     KeyContract,
     MemberContract,
+    OutputContract,
     WatchContract,
 ):
     """Every store must pass this; a subclass provides the fixture `url`.

@@ -25,7 +25,7 @@ from typing import (
 
 from queuectl import clock
 from queuectl.job import Job
-from queuectl.store.base import Lost, Member
+from queuectl.store.base import Lost, Member, SharedOutput
 from queuectl.store.plain import PlainStore
 
 
@@ -45,6 +45,8 @@ class _Shared:
         self.rescuers: Dict[str, MemoryStore] = {}
         self.stops: Dict[str, bool] = {}
         self.news: Dict[str, int] = {}
+        # By the seq of the job and the run.
+        self.output: Dict[Tuple[int, int], SharedOutput] = {}
 
 
 class MemoryStore(PlainStore):
@@ -54,6 +56,8 @@ class MemoryStore(PlainStore):
         folder: an existing folder for the output of runs.
         other: a handle of the same store; nothing for a new one.
     """
+
+    shares_output = True
 
     def __init__(self, folder: str, other: Optional[MemoryStore] = None) -> None:
         self.url = f"memory:{folder}"
@@ -74,6 +78,8 @@ class MemoryStore(PlainStore):
     def drop(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             del self._shared.jobs[job.id]
+            for run in range(1, job.runs + 1):
+                self._shared.output.pop((job.seq, run), None)
 
     def put_settings(self, settings: Dict[str, str]) -> None:
         self._shared.settings = settings
@@ -190,6 +196,17 @@ class MemoryStore(PlainStore):
             if excess > 0 and not int(run) >= first_spared.get(job_id, int(run) + 1):
                 excess -= os.path.getsize(path)
                 os.unlink(path)
+                job = self.get(job_id)
+                if job is not None:
+                    self._shared.output.pop((job.seq, int(run)), None)
+
+    def share_output(self, job: Job, output: SharedOutput) -> None:
+        if self.current(job) is not None:
+            self._shared.output[job.seq, job.runs] = output
+
+    def shared_output(self, job_id: str, run: int) -> Optional[SharedOutput]:
+        job = self.get(job_id)
+        return None if job is None else self._shared.output.get((job.seq, run))
 
     def age(self) -> float:
         return clock.now() - self._shared.made_at
