@@ -16,6 +16,9 @@ from test_store_tools import Disk, Sample, make_sample, new_disk
 hypothesis.settings.register_profile("queuectl", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("queuectl")
 
+# A distribution of its own, which test_plugin.py installs.
+collect_ignore = ["plugin"]
+
 _FAILED = pytest.StashKey[bool]()
 
 

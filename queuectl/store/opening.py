@@ -49,7 +49,10 @@ def open_store(location: str, create: bool, notice: Notice) -> Store:
         InvalidValueError: there is no kind of store for this URL.
         StoreError, DamagedError, StoreLockedError: see `queuectl.errors`.
     """
-    _require_folder(location)
+    if re.match(_URL, location):
+        from queuectl.store.registry import open_url
+
+        return open_url(location, create, notice)
     from queuectl.store.file import FileStore
 
     return FileStore(location, create, notice)
@@ -64,13 +67,7 @@ def find_files(location: str) -> StoreFolder:
     Raises:
         InvalidValueError: such a store has no files.
     """
-    _require_folder(location)
-    return StoreFolder(location)
-
-
-def _require_folder(location: str) -> None:
     url = re.match(_URL, location)
     if url is not None:
-        raise InvalidValueError(
-            f"no store can be opened at {url[0]} URLs: give the path of a folder"
-        )
+        raise InvalidValueError(f"a store at a {url[0]} URL has no job file: give a folder")
+    return StoreFolder(location)
