@@ -8,7 +8,6 @@ claim, or of one that is over, only the first counts.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from dataclasses import replace
@@ -46,6 +45,7 @@ from queuectl.store.disk import failure
 from queuectl.store.folder import StoreFolder
 from queuectl.store.jobfile import JobFile
 from queuectl.store.journal import Journal
+from queuectl.store.kept import keep_spool, trim
 from queuectl.store.lock import StoreLock
 from queuectl.store.members import Members
 from queuectl.store.record import from_line, none_if_purged, purged_line, to_line
@@ -339,19 +339,9 @@ class FileStore(Store):
 
     def bury(self, lost: Lost) -> None:
         member = lost.member
-        spool = self.spool(member.id)
-        try:
-            if member.job is not None and os.stat(spool).st_size > 0:
-                kept = self.kept_output(member.job, member.run)
-                if not os.path.exists(kept):
-                    for folder in (self._folder.logs, os.path.dirname(kept)):
-                        with contextlib.suppress(FileExistsError):
-                            os.mkdir(folder, 0o700)
-                    os.rename(spool, kept)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise failure("keep", spool, error) from error
+        if member.job is not None:
+            kept = self.kept_output(member.job, member.run)
+            keep_spool(self._folder, self.spool(member.id), kept)
         with self._lock:
             self._members.drop_dead(member.id)
 
@@ -395,24 +385,8 @@ class FileStore(Store):
         return self._folder.log(job_id, run)
 
     def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
-        logs = self._folder.kept_logs()
-        excess = sum(log.size for log in logs) - limit
-        if excess <= 0:
-            return
-        first_spared = spared()
-        for log in sorted(logs):
-            if excess <= 0:
-                return
-            if log.job_id in first_spared and log.run >= first_spared[log.job_id]:
-                continue
-            path = self._folder.log(log.job_id, log.run)
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                raise failure("remove", path, error) from error
-            excess -= log.size
+        for _ in trim(self._folder, limit, spared):
+            pass
 
     def age(self) -> float:
         made = clock.from_iso(self._file.journal.header["created_at"])
