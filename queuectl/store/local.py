@@ -8,7 +8,6 @@ clock, and a dead worker is found at once.
 from __future__ import annotations
 
 import abc
-import contextlib
 import os
 from typing import Callable, Iterable, Iterator, List, Mapping, Optional
 
@@ -17,6 +16,7 @@ from queuectl.job import Job, JobState
 from queuectl.store.base import Lost, Member, Store
 from queuectl.store.disk import failure
 from queuectl.store.folder import StoreFolder
+from queuectl.store.kept import keep_spool, trim
 from queuectl.store.lock import StoreLock
 from queuectl.store.members import Members
 
@@ -117,19 +117,9 @@ class LocalStore(Store):
 
     def bury(self, lost: Lost) -> None:
         member = lost.member
-        spool = self.spool(member.id)
-        try:
-            if member.job is not None and os.stat(spool).st_size > 0:
-                kept = self.kept_output(member.job, member.run)
-                if not os.path.exists(kept):
-                    for folder in (self.folder.logs, os.path.dirname(kept)):
-                        with contextlib.suppress(FileExistsError):
-                            os.mkdir(folder, 0o700)
-                    os.rename(spool, kept)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise failure("keep", spool, error) from error
+        if member.job is not None:
+            kept = self.kept_output(member.job, member.run)
+            keep_spool(self.folder, self.spool(member.id), kept)
         with self.lock:
             self._members.drop_dead(member.id)
 
@@ -146,24 +136,8 @@ class LocalStore(Store):
         return self.folder.log(job_id, run)
 
     def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
-        logs = self.folder.kept_logs()
-        excess = sum(log.size for log in logs) - limit
-        if excess <= 0:
-            return
-        first_spared = spared()
-        for log in sorted(logs):
-            if excess <= 0:
-                return
-            if log.job_id in first_spared and log.run >= first_spared[log.job_id]:
-                continue
-            path = self.folder.log(log.job_id, log.run)
-            try:
-                os.unlink(path)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                raise failure("remove", path, error) from error
-            excess -= log.size
+        for _ in trim(self.folder, limit, spared):
+            pass
 
     def take_turn(self, interval: float) -> bool:
         path = self.folder.turn

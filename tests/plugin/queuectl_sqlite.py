@@ -152,7 +152,7 @@ class SqliteStore(LocalStore, PlainStore):
         return int(self._meta("completions"))
 
     def age(self) -> float:
-        return max(clock.now() - clock.from_iso(self._meta("created_at")), 0.0)
+        return max(self.now() - clock.from_iso(self._meta("created_at")), 0.0)
 
     def settings(self) -> Dict[str, str]:
         rows = self._query("SELECT name, value FROM settings")
