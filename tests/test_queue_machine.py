@@ -208,6 +208,12 @@ class QueueMachine(RuleBasedStateMachine):
             return
         self.cancelled(done, meant)
 
+    @rule(who=WHO, slot=SLOT)
+    def cancel_what_runs(self, who: int, slot: int) -> None:
+        claimed = self.processes[slot].claimed
+        if claimed is not None:
+            self.cancel(who, [len(self.queue.entries) - claimed.seq])
+
     @rule(who=WHO, queue=st.sampled_from(QUEUES))
     def cancel_queue(self, who: int, queue: str) -> None:
         meant = [each for each in self.queue.there() if each.queue == queue and not each.is_over]
