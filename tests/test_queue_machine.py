@@ -208,11 +208,14 @@ class QueueMachine(RuleBasedStateMachine):
             return
         self.cancelled(done, meant)
 
-    @rule(who=WHO, slot=SLOT)
-    def cancel_what_runs(self, who: int, slot: int) -> None:
+    @rule(who=WHO, slot=SLOT, ends=st.booleans())
+    def cancel_what_runs(self, who: int, slot: int, ends: bool) -> None:
+        self.claim(slot)
         claimed = self.processes[slot].claimed
         if claimed is not None:
             self.cancel(who, [len(self.queue.entries) - claimed.seq])
+            if ends:
+                self.finish(slot, Outcome("Cancelled"), False, True)
 
     @rule(who=WHO, queue=st.sampled_from(QUEUES))
     def cancel_queue(self, who: int, queue: str) -> None:
