@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 from typing import Callable, Dict, Iterator
@@ -20,6 +21,11 @@ hypothesis.settings.load_profile("queuectl")
 collect_ignore = ["plugin"]
 
 _FAILED = pytest.StashKey[bool]()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two for each core: a test spends half its time waiting for the processes that it watches."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(wrapper=True)
