@@ -32,10 +32,11 @@ from queuectl.errors import (
 from queuectl.job import Job, JobState
 from queuectl.queues import closed_queues
 from queuectl.store.base import Counts, Notice
+from queuectl.store.checks import is_kept
 from queuectl.store.compact import encode
 from queuectl.store.disk import sync_folder
 from queuectl.store.local import LocalStore
-from queuectl.store.plain import PlainStore, is_kept
+from queuectl.store.plain import PlainStore
 from queuectl.store.record import from_line, to_line
 from queuectl.values import DEFAULT_QUEUE
 
