@@ -192,7 +192,7 @@ class SqliteStore(LocalStore, PlainStore):
             # It must not be made anew where it was removed.
             address = f"file:{quote(os.fsencode(self._path))}?mode=rw"
             with contextlib.closing(
-                sqlite3.connect(address, _PATIENCE, isolation_level=None, uri=True)
+                sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, uri=True)
             ) as db:
                 # A commit that was acknowledged survives a loss of power.
                 db.execute("PRAGMA synchronous = EXTRA")
