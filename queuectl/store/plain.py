@@ -2,7 +2,7 @@
 
 What can be found out by a look at all jobs is found out so. That is slow, but right; whatever must
 be fast is overridden one by one. A change is a `commit`, in which nobody else can get in between
-what is read and what is written; the functions are the rules that it is held to.
+what is read and what is written.
 """
 
 from __future__ import annotations
@@ -26,89 +26,14 @@ from typing import (
 from queuectl import clock
 from queuectl import job as rules
 from queuectl.config import MAX_WORKERS
-from queuectl.errors import ClaimLostError, ConflictError, DuplicateIdError, KeyTakenError
+from queuectl.errors import DuplicateIdError
 from queuectl.job import OVER, WAITING, Job, JobState
 from queuectl.queues import Rules, closed_queues, is_rule, read_rules
 from queuectl.store.base import Activity, Counts, Store, Watch
+from queuectl.store.checks import is_kept, news_of, require_free, require_successors
 from queuectl.values import DEFAULT_QUEUE
 
 _OPEN = tuple(state for state in JobState.ALL if state not in OVER)
-
-
-def require_successors(jobs: Sequence[Job], get: Callable[[str], Optional[Job]]) -> None:
-    """Require that each job follows from what the store holds, and that none is there twice.
-
-    Args:
-        jobs: as they are to be saved. One that is to be removed is asked for as if it were saved
-            once more, with its `rev` one higher.
-        get: returns the job of an id as it stands now.
-
-    Raises:
-        ClaimLostError: the claim under which one was run is over.
-        ConflictError: another one changed.
-    """
-    seen: Set[str] = set()
-    for job in jobs:
-        if job.id in seen:
-            raise ConflictError(job.id)
-        seen.add(job.id)
-        now = get(job.id)
-        if now is not None and (now.seq, now.rev + 1) == (job.seq, job.rev):
-            continue
-        # Who holds the claim has only missed something, as a cancel; and who never ran has none.
-        holds = (
-            now is not None
-            and now.state == JobState.PROCESSING
-            and (now.seq, now.runs) == (job.seq, job.runs)
-        )
-        raise ConflictError(job.id) if holds or job.runs == 0 else ClaimLostError(job.id)
-
-
-def require_free(
-    jobs: Sequence[Job], saved: Sequence[Job], holder: Callable[[str], Optional[Job]]
-) -> None:
-    """Require that each unique key has one holder at the most after a commit.
-
-    Args:
-        jobs: those that have no key now: new ones, and those that were over.
-        saved: all that the commit saves, these among them.
-        holder: returns the job that has a key now.
-
-    Raises:
-        KeyTakenError: there would be two.
-    """
-    new, changed = {job.id for job in jobs}, {job.id for job in saved}
-    kept = (job for job in saved if job.id not in new)
-    taken = {job.unique: job.id for job in kept if not job.is_over}
-    for job in jobs:
-        if job.unique is not None and not job.is_over:
-            now = holder(job.unique)
-            if now is not None and now.id not in changed:
-                raise KeyTakenError(job.unique, now.id)
-            if taken.setdefault(job.unique, job.id) != job.id:
-                raise KeyTakenError(job.unique, taken[job.unique])
-
-
-def is_kept(job: Job, by_seq: Callable[[int], Optional[Job]]) -> bool:
-    """Whether one of those that a job is to follow keeps it from being claimed.
-
-    Args:
-        job: the job.
-        by_seq: returns the job of a `seq`; nothing once it was removed.
-    """
-    for parent in job.parents:
-        found = by_seq(abs(parent))
-        if found is None or found.state == JobState.COMPLETED:
-            continue
-        if parent > 0 or not found.is_over:
-            return True
-    return False
-
-
-def news_of(jobs: Sequence[Job], queue_rules: Rules) -> int:
-    """Return how many jobs may have become claimable by a commit that saved these."""
-    # One that ends makes room in its queue.
-    return sum(job.waits or job.dependents + (job.queue in queue_rules) for job in jobs)
 
 
 class PlainStore(Store):

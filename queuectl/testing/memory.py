@@ -34,7 +34,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.jobs: Dict[str, Job] = {}
-        self.enqueued = 0
+        self.last_seq = 0
         self.made_at = clock.now()
         self.turn_at: Optional[float] = None
         self.completions = 0
@@ -53,7 +53,7 @@ class MemoryStore(PlainStore):
     """One handle of a store in memory.
 
     Args:
-        folder: an existing folder for the output of runs.
+        folder: a folder for the output of runs; it must exist if there are any.
         other: a handle of the same store; nothing for a new one.
     """
 
@@ -72,7 +72,7 @@ class MemoryStore(PlainStore):
 
     def put(self, jobs: Sequence[Job], enqueued: int, completions: int) -> None:
         self._shared.jobs.update((job.id, job) for job in jobs)
-        self._shared.enqueued += enqueued
+        self._shared.last_seq += enqueued
         self._shared.completions += completions
 
     def drop(self, jobs: Sequence[Job]) -> None:
@@ -92,7 +92,7 @@ class MemoryStore(PlainStore):
         return iter(sorted(found, key=lambda job: -job.seq)[:limit])
 
     def enqueued(self) -> int:
-        return self._shared.enqueued
+        return self._shared.last_seq
 
     def completions(self) -> int:
         return self._shared.completions
@@ -182,9 +182,11 @@ class MemoryStore(PlainStore):
 
     def drop_output(self, job_ids: Iterable[str]) -> None:
         dropped = set(job_ids)
-        for name in os.listdir(self._folder):
-            if name.endswith(".log") and name.rsplit(".", 2)[0] in dropped:
-                os.unlink(os.path.join(self._folder, name))
+        # A store of which nothing is run needs no folder.
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(self._folder):
+                if name.endswith(".log") and name.rsplit(".", 2)[0] in dropped:
+                    os.unlink(os.path.join(self._folder, name))
 
     def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
         paths = [os.path.join(self._folder, name) for name in os.listdir(self._folder)]

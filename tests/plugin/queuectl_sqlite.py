@@ -32,10 +32,11 @@ from queuectl.errors import (
 from queuectl.job import Job, JobState
 from queuectl.queues import closed_queues
 from queuectl.store.base import Counts, Notice
+from queuectl.store.checks import is_kept
 from queuectl.store.compact import encode
 from queuectl.store.disk import sync_folder
 from queuectl.store.local import LocalStore
-from queuectl.store.plain import PlainStore, is_kept
+from queuectl.store.plain import PlainStore
 from queuectl.store.record import from_line, to_line
 from queuectl.values import DEFAULT_QUEUE
 
@@ -191,7 +192,7 @@ class SqliteStore(LocalStore, PlainStore):
             # It must not be made anew where it was removed.
             address = f"file:{quote(os.fsencode(self._path))}?mode=rw"
             with contextlib.closing(
-                sqlite3.connect(address, _PATIENCE, isolation_level=None, uri=True)
+                sqlite3.connect(address, timeout=_PATIENCE, isolation_level=None, uri=True)
             ) as db:
                 # A commit that was acknowledged survives a loss of power.
                 db.execute("PRAGMA synchronous = EXTRA")
