@@ -9,6 +9,7 @@ import pytest
 
 from queuectl.store.base import Store
 from queuectl.store.file import FileStore
+from queuectl.store.opening import open_store
 from queuectl.testing import MemoryStore, StoreContract
 
 
@@ -31,6 +32,24 @@ class TestFileStore(StoreContract):
 
         def reopen() -> FileStore:
             opened.append(FileStore(str(tmp_path / "queuectl_data")))
+            return opened[-1]
+
+        yield reopen
+        for store in opened:
+            store.close()
+
+    @pytest.fixture
+    def store(self, reopen: Callable[[], Store]) -> Store:
+        return reopen()
+
+
+class TestRedisStore(StoreContract):
+    @pytest.fixture
+    def reopen(self, redis_url: str) -> Iterator[Callable[[], Store]]:
+        opened: List[Store] = []
+
+        def reopen() -> Store:
+            opened.append(open_store(redis_url, True, lambda text: None))
             return opened[-1]
 
         yield reopen

@@ -12,6 +12,8 @@ from queuectl.store.folder import StoreFolder, find_folder
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII)
 
+_ON_REDIS = ("redis://", "rediss://", "unix://", "redis+sentinel://")
+
 
 def locate(location: Optional[str] = None) -> str:
     """Choose the store: as asked for, else `QUEUECTL_STORE`, else the nearest `queuectl_data`.
@@ -49,6 +51,10 @@ def open_store(location: str, create: bool, notice: Notice) -> Store:
         InvalidValueError: there is no kind of store for this URL.
         StoreError, DamagedError, StoreLockedError: see `queuectl.errors`.
     """
+    if location.startswith(_ON_REDIS):
+        from queuectl.store.redis import RedisStore
+
+        return RedisStore(location, create, notice)
     _require_folder(location)
     from queuectl.store.file import FileStore
 
