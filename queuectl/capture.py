@@ -37,6 +37,11 @@ class Cut(NamedTuple):
     size: int
 
 
+def marker(size: int) -> bytes:
+    """The line that tells how many bytes were cut out where it stands."""
+    return (f"\n--- {size} bytes cut by queuectl ".ljust(MARKER - 1, "-") + "\n").encode()
+
+
 def find_cut(fd: int) -> Optional[Cut]:
     """Find out what was cut out of the middle of a file."""
     size = os.fstat(fd).st_size
@@ -168,8 +173,7 @@ class Capture:
             os.ftruncate(self._fd, end)
             self._cut += max(size - self._marker - (end - room), 0)
             self._marker = room
-            text = f"\n--- {self._cut} bytes cut by queuectl ".ljust(MARKER - 1, "-") + "\n"
-            os.pwrite(self._fd, text.encode()[:room], quarter)
+            os.pwrite(self._fd, marker(self._cut)[:room], quarter)
         except OSError:
             # No room to copy to, or a bad disk: the job goes on, and only the beginning is left.
             with contextlib.suppress(OSError):

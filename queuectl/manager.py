@@ -35,7 +35,7 @@ from queuectl.family import doomed, is_kept
 from queuectl.job import WAITING, Job, JobState
 from queuectl.newjob import NewJob
 from queuectl.queues import QueueRule, read_rules, rule_changes
-from queuectl.store.base import Counts, Member, Notice
+from queuectl.store.base import Counts, Member, Node, Notice
 from queuectl.values import validate_id, validate_queue
 from queuectl.work import Work
 
@@ -389,6 +389,10 @@ class QueueManager(Work):
     def members(self, role: str) -> List[Member]:
         """Return the living workers or supervisors, oldest first."""
         return self.store.members(role)
+
+    def nodes(self) -> List[Node]:
+        """Return the machines that work on the store, by name."""
+        return self.store.nodes()
 
     def _named(self, job_ids: Sequence[str]) -> List[Job]:
         return list({job.id: job for job in map(self.find, job_ids)}.values())

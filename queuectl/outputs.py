@@ -1,5 +1,7 @@
 """Finding what a job printed, while it runs and after, and reading it while it grows.
 
+What another machine has is found by what that shares of it; what lies here is always taken first.
+
 The output of a run that ended is in a place of its own; that of the current run is in the file of
 its worker, which gets another one as soon as the run has ended. So after opening that file it is
 asked again whose it is. Once it is open it does not matter any more where it is moved.
@@ -11,10 +13,11 @@ import os
 import stat
 from typing import Iterator, NamedTuple, Optional
 
-from queuectl.capture import MARKER, find_cut, last_cut
+from queuectl.capture import MARKER, find_cut, last_cut, marker
 from queuectl.errors import StoreError
 from queuectl.job import Job, JobState
-from queuectl.store.base import Store
+from queuectl.store.base import SharedOutput, Store
+from queuectl.text import as_utf8
 
 PIECE = 1 << 16
 """The most bytes of output that are in memory at once."""
@@ -30,11 +33,14 @@ class Output(NamedTuple):
         run: its number.
         path: the file that holds it.
         fd: that file, opened; the caller's to close.
+        shared: what another machine shares of it, if the file is there; then `fd` is one with that,
+            and a line as in an output that was cut where something is left out.
     """
 
     run: int
     path: str
     fd: int
+    shared: Optional[SharedOutput] = None
 
 
 class Piece(NamedTuple):
@@ -64,7 +70,7 @@ def open_output(store: Store, job: Job, run: Optional[int] = None) -> Optional[O
         StoreError: it cannot be read.
     """
     for number in range(job.runs, 0, -1) if run is None else [run]:
-        found = _open_run(store, job, number)
+        found = _open_run(store, job, number) or _open_shared(store, job, number)
         if found is not None:
             return found
     return None
@@ -97,6 +103,12 @@ def why_none(job: Job, run: Optional[int]) -> str:
         return f"run {run} of job {job.id!r} printed nothing"
     yet = " yet" if job.state == JobState.PROCESSING else ""
     return f"job {job.id!r} has printed nothing{yet}"
+
+
+def why_missing(missing: int, shared: SharedOutput) -> str:
+    """Say why so many bytes of an output cannot be shown."""
+    where = f"{as_utf8(shared.path)} on {shared.host}"
+    return f"{missing} bytes are left out: what is kept of them is in {where}"
 
 
 def start_of_lines(fd: int, lines: int) -> int:
@@ -132,6 +144,9 @@ class GrowingOutput:
         at: the offset.
     """
 
+    has_begun = True
+    """Whether there was anything yet; this file is never opened before there is."""
+
     def __init__(self, fd: int, at: int = 0) -> None:
         self._fd = fd
         self._at = at
@@ -157,6 +172,11 @@ class GrowingOutput:
         self._at += len(data)
         self._known = known[-_KNOWN:]
         return Piece(data, lost)
+
+    def why_lost(self, lost: Optional[int]) -> str:
+        """Say why so many bytes are not shown; none if nobody knows how many."""
+        many = "an unknown number of" if lost is None else f"{lost}"
+        return f"{many} bytes were cut before they could be shown"
 
     def close(self) -> None:
         """Close the file."""
@@ -211,6 +231,26 @@ def _open_run(store: Store, job: Job, run: int) -> Optional[Output]:
         if now is None or now.rev == job.rev:
             return _open(run, store.kept_output(job.id, run))
         job = now
+
+
+def _open_shared(store: Store, job: Job, run: int) -> Optional[Output]:
+    shared = store.shared_output(job.id, run)
+    if shared is None:
+        return None
+    return Output(run, shared.path, copied(shared), shared)
+
+
+def copied(shared: SharedOutput) -> int:
+    """Write what was shared to a file without a name; return its descriptor."""
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        file.write(shared.head)
+        if shared.missing:
+            file.write(marker(shared.missing))
+        file.write(shared.tail)
+        file.flush()
+        return os.dup(file.fileno())
 
 
 def _is_running(job: Job, run: int) -> bool:

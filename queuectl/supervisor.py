@@ -14,7 +14,7 @@ import uuid
 from time import monotonic
 from typing import Callable, List, Optional, Sequence
 
-from queuectl import clock, machine
+from queuectl import __version__, clock, machine
 from queuectl.chore import Chore
 from queuectl.errors import (
     QueueError,
@@ -378,6 +378,7 @@ class Supervisor:
             started_at=clock.to_iso(self._store.now()),
             supervisor=self._id,
             queues=self._queues if role == "supervisor" else None,
+            version=__version__,
         )
 
 

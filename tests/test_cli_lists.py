@@ -180,7 +180,8 @@ def test_values_that_are_refused(words: List[str], why: str, cli: Cli) -> None:
 def test_show_as_json_is_the_job_and_its_output(cli: Cli) -> None:
     jobs = {job.id: job for job in fill(cli)}
     shown = cli.json("show", "c-1")
-    assert list(shown) == [*SHOWN_FIELDS, "waiting_for", "output"]
+    assert list(shown) == [*SHOWN_FIELDS, "waiting_for", "output", "output_host"]
+    assert shown.pop("output_host") is None
     path = shown.pop("output")
     assert shown.pop("waiting_for") == []
     assert shown == jobs["c-1"].to_dict()

@@ -12,8 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queuectl import outputs
-from queuectl.capture import MARKER, Capture, Cut, find_cut
+from queuectl.capture import MARKER, Capture, Cut, find_cut, read_ends
 from queuectl.outputs import GrowingOutput, start_of_lines
+from queuectl.shared import SharedReader
+from queuectl.store.base import SharedOutput
+from queuectl.testing import MemoryStore
+from queuectl.testing.common import add, claim_one
 
 LIMIT = 2000
 STREAM = b"".join(b"%07d\n" % number for number in range(20000))
@@ -97,6 +101,68 @@ def test_everything_is_shown_once_or_said_to_be_lost(steps: List[object]) -> Non
         assert reader.at == printed
         reader.close()
         job.close()
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(min_value=1, max_value=1500),
+            st.sampled_from(["share", "share", "read", "trim"]),
+        ),
+        min_size=20,
+        max_size=40,
+    ),
+    st.sampled_from([10, 300, 5000]),
+)
+def test_of_what_is_shared_everything_is_shown_once_or_said_to_be_lost(
+    steps: List[object], most: int
+) -> None:
+    """Of a file that is cut, too: a place is counted in all that was printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = MemoryStore(folder)
+        add(store, "a")
+        claimed = claim_one(store)
+        job = Job(folder)
+        reader = SharedReader(store, "a", 1)
+        printed = at = 0
+        for step in [1, *steps, "share", "read"]:
+            if isinstance(step, int):
+                job.print(step)
+                printed += step
+            elif step == "trim":
+                job.capture.trim()
+            elif step == "share":
+                ends = read_ends(job.path, most, LIMIT)
+                assert ends.size == printed
+                assert len(ends.head) <= most
+                assert len(ends.tail) <= most
+                store.share_output(claimed, SharedOutput("h", "/p", *ends))
+            else:
+                reader.look(at_once=True)
+                piece = reader.read()
+                while piece.data:
+                    assert piece.lost is not None
+                    at += piece.lost
+                    assert STREAM[at : at + len(piece.data)] == piece.data
+                    at += len(piece.data)
+                    piece = reader.read()
+                assert piece.lost == 0
+        assert at == printed
+        job.close()
+
+
+@pytest.mark.parametrize("lines", [0, 1, 2, 12, 13, 14, 1000])
+def test_the_last_lines_of_what_is_shared(lines: int, tmp_path: str) -> None:
+    """The end begins within a line, which counts, and has twelve more; then comes the beginning."""
+    store = MemoryStore(str(tmp_path))
+    add(store, "a")
+    shared = SharedOutput("h", "/p", 800, STREAM[:100], STREAM[700:800])
+    store.share_output(claim_one(store), shared)
+    reader = SharedReader(store, "a", 1, lines)
+    reader.look(at_once=True)
+    end = (STREAM[800 - min(8 * lines, 100) : 800], 0)
+    expected = [end, (b"", 0)] if lines <= 14 else [(shared.head, 0), (shared.tail, 600)]
+    assert [reader.read(), reader.read()] == expected
 
 
 def test_who_has_seen_all_is_told_nothing_of_a_cut(tmp_path: str) -> None:

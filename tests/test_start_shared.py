@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
-from typing import Any, Iterator
+from typing import Any, Iterator, Tuple
 
 import pytest
 
 import shared_start
-from queuectl import clock
+from queuectl import clock, machine
 from queuectl import job as rules
 from queuectl.job import JobState
 from starting import HOLD, Queue, is_running
@@ -24,10 +25,10 @@ def queue(cli: Cli) -> Queue:
 
 
 @contextlib.contextmanager
-def started(queue: Queue, **changes: Any) -> Iterator[Process]:
-    """`start --drain` on a store that differs so from the file store."""
+def started(queue: Queue, *words: str, **changes: Any) -> Iterator[Process]:
+    """`start --drain`, or a command, on a store that differs so from the file store."""
     argv = [sys.executable, shared_start.__file__, json.dumps(changes), str(queue.cli.store)]
-    process = Process(argv, cwd=queue.folder, env=queue.cli.environment())
+    process = Process([*argv, *words], cwd=queue.folder, env=queue.cli.environment())
     try:
         yield process
         process.finish(0)
@@ -94,3 +95,83 @@ def test_workers_rest_for_as_long_as_the_store_says_and_by_its_time(queue: Queue
     assert 7190 < clock.now() - clock.from_iso(job.started_at) < 7260
     # Twice before each rest; with a second's rest there were a dozen.
     assert len(queue.read("claims")) <= 8
+
+
+SHARING = {"shares_output": True}
+AFAR = {"shares_output": True, "is_afar": True}
+# More than is shared: of the beginning and of the end a KiB each.
+MUCH = "seq 1000 1 9999"
+NUMBERS = "".join(f"{number}\n" for number in range(1000, 10000))
+
+
+def of(queue: Queue, *words: str) -> Tuple[str, str]:
+    """What a command prints on another machine than the one that runs the jobs."""
+    with started(queue, *words, **AFAR) as process:
+        process.finish(0)
+        return process.out, process.err
+
+
+def test_output_can_be_read_on_another_machine(queue: Queue) -> None:
+    """Its beginning and its end; where the file is, all of it."""
+    queue.configure(redis_output="1KiB")
+    queue.add(f"{MUCH}; printf 'the end'", id="much")
+    queue.add("echo little", id="little")
+    queue.add("true", id="none")
+    with started(queue, **SHARING) as process:
+        process.finish(0)
+    with queue.opened() as manager:
+        path = manager.store.kept_output("much", 1)
+    out, err = of(queue, "logs", "much")
+    whole = f"{NUMBERS}the end"
+    lost = len(whole) - 2048
+    mark = f"\n--- {lost} bytes cut by queuectl ".ljust(55, "-") + "\n"
+    assert out == whole[:1024] + mark + whole[-1024:]
+    why = f"{lost} bytes are left out: what is kept of them is in {path} on {machine.host()}"
+    assert err == f"queuectl: {why}\n"
+    assert of(queue, "logs", "much", "-n", "2") == ("9999\nthe end", "")
+    assert of(queue, "logs", "much", "-f") == (whole[:1024] + whole[-1024:], err)
+    assert of(queue, "logs", "much", "-f", "-n", "2") == ("9999\nthe end", "")
+    assert of(queue, "logs", "little") == of(queue, "logs", "little", "-f") == ("little\n", "")
+    shown = json.loads(of(queue, "show", "much", "--json")[0])
+    assert (shown["output"], shown["output_host"]) == (path, machine.host())
+    said = of(queue, "show", "much")[0]
+    assert f"{path} on {machine.host()} (run 1)\n" in said
+    assert said.endswith("│ 9999\n  │ the end\n")
+    with started(queue, "logs", "much", **SHARING) as process:
+        process.finish(0)
+        assert (process.out, process.err) == (whole, "")
+    with started(queue, "show", "none", "--json", **AFAR) as process:
+        process.finish(0)
+        shown = json.loads(process.out)
+    assert shown["output"] is shown["output_host"] is None
+
+
+def test_output_is_followed_on_another_machine(queue: Queue) -> None:
+    """As it is written, and to its end; it is said what is missing."""
+    queue.configure(redis_output="1KiB")
+    wait = "until [ -e {} ]; do sleep 0.01; done"
+    queue.add(f"echo one; {wait.format('a')}; {MUCH}; {wait.format('b')}; echo end", id="job")
+    with started(queue, **SHARING), started(queue, "logs", "job", "-f", **AFAR) as following:
+        following.expect("one\n")
+        (queue.folder / "a").touch()
+        following.expect("9999\n")
+        (queue.folder / "b").touch()
+        following.finish(0)
+        lost = sum(map(int, re.findall(r"(\d+) bytes are left out", following.err)))
+        assert lost > 40000
+        assert len(following.out) + lost == len(NUMBERS) + len("one\nend\n")
+        assert following.out.startswith(f"one\n{NUMBERS[:1020]}")
+        assert following.out.endswith("\n9999\nend\n")
+
+
+def test_the_end_of_an_output_is_shared_before_the_result_is_saved(queue: Queue) -> None:
+    """Also if the store is away just then: whoever sees that a job has ended sees all of it."""
+    queue.add(f"touch away; {HOLD}", id="job")
+    with started(queue, **SHARING) as process:
+        wait_until((queue.folder / "away").exists)
+        queue.let_go()
+        process.expect_err("^warning no answer; trying again each second$")
+        assert queue.job("job").state == JobState.PROCESSING
+        (queue.folder / "away").unlink()
+        queue.wait_for("job", "completed")
+        assert of(queue, "logs", "job") == ("held\n", "")

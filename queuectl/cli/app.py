@@ -26,6 +26,7 @@ _SECTIONS = {
         "start": "queuectl.cli.workers:start",
         "stop": "queuectl.cli.workers:stop",
         "status": "queuectl.cli.status:status",
+        "nodes": "queuectl.cli.nodes:nodes",
         "list": "queuectl.cli.jobs:list_jobs",
         "show": "queuectl.cli.jobs:show",
         "logs": "queuectl.cli.logs:logs",

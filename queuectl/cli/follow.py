@@ -9,7 +9,7 @@ import codecs
 import contextlib
 import sys
 import time
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, Optional, Union
 
 from queuectl import clock
 from queuectl.cli import output
@@ -18,6 +18,7 @@ from queuectl.events import Event
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.outputs import GrowingOutput, open_as_known, start_of_lines
+from queuectl.shared import SharedReader
 from queuectl.waiting import PAUSE, exit_code, until_over
 
 _LOOK_FOR_WORKERS = 1.0  # seconds between two looks
@@ -166,7 +167,7 @@ class Follower:
         self._run = self._announced = run
         self._only = only
         self._lines = lines
-        self._reader: Optional[GrowingOutput] = None
+        self._reader: Optional[Union[GrowingOutput, SharedReader]] = None
 
     def follow(self) -> Optional[Job]:
         """Show everything; return the job as it then is, or nothing if it was purged."""
@@ -192,8 +193,9 @@ class Follower:
                 self._announced = self._run
                 output.notice(f"run {self._run} of job {self._id!r}")
             # It was looked at before: what was printed up to the end of a run is there by now.
-            self._copy(self._job)
-            if self._job.runs == self._run and self._job.state == JobState.PROCESSING:
+            is_running = self._job.runs == self._run and self._job.state == JobState.PROCESSING
+            self._copy(self._job, is_running)
+            if is_running:
                 return False
             self._close()
             if self._only:
@@ -204,22 +206,29 @@ class Follower:
             return True
         return self._job.is_over
 
-    def _copy(self, job: Job) -> None:
-        if self._reader is None:
-            found = open_as_known(self._manager.store, job, self._run)
-            if found is None:
-                return
+    def _copy(self, job: Job, is_running: bool) -> None:
+        if self._reader is None or not self._reader.has_begun:
+            self._open(job)
+        if isinstance(self._reader, SharedReader):
+            self._reader.look(at_once=not is_running)
+        self._copy_rest()
+
+    def _open(self, job: Job) -> None:
+        """Find the file of the run, if it is here; else what is shared of it, if there is any."""
+        store = self._manager.store
+        found = open_as_known(store, job, self._run)
+        if found is not None:
             at = 0 if self._lines is None else start_of_lines(found.fd, self._lines)
             self._reader = GrowingOutput(found.fd, at)
-        self._copy_rest()
+        elif self._reader is None and store.shares_output:
+            self._reader = SharedReader(store, job.id, self._run, self._lines)
 
     def _copy_rest(self) -> None:
         while self._reader is not None:
             piece = self._reader.read()
             if piece.lost != 0:
                 self._printer.end()
-                many = "an unknown number of" if piece.lost is None else f"{piece.lost}"
-                output.notice(f"{many} bytes were cut before they could be shown")
+                output.notice(self._reader.why_lost(piece.lost))
             if not piece.data:
                 return
             self._printer.write(piece.data)

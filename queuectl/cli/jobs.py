@@ -186,8 +186,8 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
 
     ID may be the first characters of an id, at least four. Times are local ones.
     With --json the job as it is kept, with times in UTC, as "waiting_for" the
-    reasons, and as "output" the path of the file that holds what it printed, or
-    null.
+    reasons, as "output" the path of the file that holds what it printed, or
+    null, and as "output_host" the machine that has it, or null if it is here.
 
     Example:
       queuectl show nightly
@@ -201,7 +201,9 @@ def show(session: Session, job_id: str, reveal: bool) -> None:
             if session.json:
                 path = None if found is None else as_utf8(found.path)
                 why = [reason._asdict() for reason in reasons]
-                record = {**job.to_dict(reveal), "waiting_for": why, "output": path}
+                host = None if found is None or found.shared is None else found.shared.host
+                shown = {"waiting_for": why, "output": path, "output_host": host}
+                record = {**job.to_dict(reveal), **shown}
                 output.line(to_json(record))
             else:
                 now = manager.store.now()
@@ -225,7 +227,9 @@ def _describe(
     state = SHOWN_FIELDS.index("state")
     facts.insert(state + 1, ("Waits", why))
     if found is not None:
-        facts.append(("Output", screen.text(f"{as_utf8(found.path)} (run {found.run})")))
+        where = "" if found.shared is None else f" on {found.shared.host}"
+        what = f"{as_utf8(found.path)}{where} (run {found.run})"
+        facts.append(("Output", screen.text(what)))
     told = [(label, fact) for label, fact in facts if fact]
     width = max(len(label) for label, _ in told) + 2
     for label, fact in told:

@@ -7,13 +7,14 @@ from typing import Optional
 
 import click
 
+from queuectl.cli import output
 from queuectl.cli.command import Command, Session, checked, pass_session
 from queuectl.cli.follow import Follower, Printer
 from queuectl.config import parse_whole
 from queuectl.errors import RequestError
 from queuectl.job import Job
 from queuectl.manager import QueueManager
-from queuectl.outputs import open_output, pieces, start_of_lines, why_none
+from queuectl.outputs import open_output, pieces, start_of_lines, why_missing, why_none
 
 _MOST = 10**9
 
@@ -79,6 +80,9 @@ def _print(
         raise RequestError(why_none(job, run))
     try:
         start = 0 if lines is None else start_of_lines(found.fd, lines)
+        shared = found.shared
+        if shared is not None and shared.missing and start <= len(shared.head):
+            output.notice(why_missing(shared.missing, shared))
         for data in pieces(found.fd, start):
             printer.write(data)
         printer.end()

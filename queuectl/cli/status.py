@@ -75,6 +75,10 @@ def status(session: Session, interval: Optional[float]) -> None:
         paused = _paused(manager)
         if paused:
             output.line(screen.say("⏸️", f"Paused queues: {', '.join(paused)}"))
+        nodes = manager.nodes()
+        if len(nodes) > 1:
+            names = ", ".join(node.host for node in nodes)
+            output.line(screen.say("🌐", f"Nodes: {len(nodes)} ({screen.text(names)})"))
         if workers:
             _print_workers(screen, manager, workers)
         output.line(screen.say("📁", f"Store: {screen.text(as_utf8(manager.store.url))}"))
@@ -145,10 +149,12 @@ def _print_counts(screen: Screen, counts: Counts) -> None:
 def _print_workers(screen: Screen, manager: QueueManager, workers: List[Member]) -> None:
     output.line(screen.say("👷", f"Workers: {len(workers)}"))
     now = manager.store.now()
+    has_nodes = len({worker.host for worker in workers}) > 1
     for worker in sorted(
-        workers, key=lambda member: (member.supervisor, len(member.name), member.name)
+        workers, key=lambda member: (member.host, member.supervisor, len(member.name), member.name)
     ):
-        start = f"   {screen.text(worker.name)} (pid {worker.pid}): "
+        where = f" on {worker.host}" if has_nodes else ""
+        start = f"   {screen.text(worker.name + where)} (pid {worker.pid}): "
         job = None if worker.job is None else manager.store.get(worker.job)
         output.line(start + _doing(screen, worker, job, now, screen.width - len(start)))
 

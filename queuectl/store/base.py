@@ -68,6 +68,7 @@ class Member(NamedTuple):
         stopping: whether a supervisor was told to stop, and has told its workers.
         queues: the queues that a supervisor serves; none if it serves all. Of a worker, ask its
             supervisor.
+        version: of the QueueCTL that it is.
     """
 
     id: str
@@ -84,6 +85,25 @@ class Member(NamedTuple):
     boot: Optional[str] = None
     stopping: bool = False
     queues: Optional[Sequence[str]] = None
+    version: str = ""
+
+
+class Node(NamedTuple):
+    """A machine that works on the store.
+
+    Attributes:
+        host: its name.
+        workers: how many live there.
+        running: how many jobs they run.
+        heard_at: when it was heard of last, as UTC text.
+        version: of the QueueCTL there; of all of them, if there are several.
+    """
+
+    host: str
+    workers: int
+    running: int
+    heard_at: str
+    version: str
 
 
 class Lost(NamedTuple):
@@ -358,6 +378,25 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def members(self, role: str) -> List[Member]:
         """Return the living members of this role, oldest first."""
+
+    def nodes(self) -> List[Node]:
+        """Return the machines of the living members, by name.
+
+        Where a lock tells that a member lives, it is heard of whenever anybody looks.
+        """
+        by_host: Dict[str, List[Member]] = {}
+        for member in (*self.members("worker"), *self.members("supervisor")):
+            by_host.setdefault(member.host, []).append(member)
+        return [
+            Node(
+                host,
+                sum(member.role == "worker" for member in members),
+                sum(member.role == "worker" and member.job is not None for member in members),
+                clock.to_iso(self.now()),
+                ", ".join(sorted({member.version for member in members})),
+            )
+            for host, members in sorted(by_host.items())
+        ]
 
     @abc.abstractmethod
     def lost(self, thorough: bool = False) -> List[Lost]:

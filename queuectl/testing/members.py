@@ -72,6 +72,26 @@ class MemberContract(Fixtures):
             store.note(noted)
             assert reopen().members("worker") == [noted]
 
+    def test_nodes_are_the_machines_of_the_living(self, store: Store, reopen: Reopen) -> None:
+        """Each with its workers, and what these run."""
+        assert store.nodes() == []
+        dead = reopen()
+        dead.enroll(member("w4", host="c"))
+        dead.close()
+        for each in (
+            member("s1", "supervisor", host="b", version="2"),
+            member("w1", host="b", version="1"),
+            member("w2", host="b", version="2", job="a", run=1),
+            member("w3", host="a", version="1"),
+        ):
+            store.enroll(each)
+        for look in (store, reopen()):
+            nodes = look.nodes()
+            assert [node[:3] for node in nodes] == [("a", 1, 0), ("b", 2, 1)]
+            assert [node.version for node in nodes] == ["1", "1, 2"]
+            for node in nodes:
+                assert abs(clock.from_iso(node.heard_at) - store.now()) < 60
+
     def test_a_dead_worker_is_found_with_its_job(self, store: Store, reopen: Reopen) -> None:
         """By one process only, until that buries it; the living are left alone."""
         alive, dead = reopen(), reopen()
