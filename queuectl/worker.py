@@ -24,6 +24,7 @@ from queuectl.config import Settings
 from queuectl.errors import (
     ConflictError,
     QueueError,
+    StoreAwayError,
     StoreError,
     StoreFullError,
     StoreGoneError,
@@ -131,7 +132,7 @@ class Worker:
         while not self._is_stopping():
             try:
                 self._store.enroll(self._member)
-            except (StoreFullError, StoreLockedError) as error:
+            except (StoreAwayError, StoreFullError, StoreLockedError) as error:
                 self._wait_after(error)
             else:
                 self._warned = False
@@ -155,10 +156,17 @@ class Worker:
             if job is not None:
                 done = self._execute(job)
             elif not self._is_stopping():
-                if self._drain and self._manager.is_drained(self._queues):
+                if self._drain and self._is_drained():
                     return
                 self._rest()
         self._save(done)
+
+    def _is_drained(self) -> bool:
+        try:
+            return self._manager.is_drained(self._queues)
+        except StoreAwayError as error:
+            self._wait_after(error)
+            return False
 
     def _claim_next(self, done: Optional[Job]) -> Optional[Job]:
         self._resting[self._slot] = 0

@@ -27,8 +27,8 @@ from typing import (
     Tuple,
 )
 
+from queuectl import clock
 from queuectl import job as rules
-from queuectl.clock import MAX_DURATION
 from queuectl.config import MAX_WORKERS, Settings
 from queuectl.errors import (
     ClaimLostError,
@@ -46,6 +46,7 @@ from queuectl.store.base import (
     Counts,
     Lost,
     Member,
+    Node,
     Notice,
     SharedOutput,
     Store,
@@ -96,10 +97,10 @@ class RedisStore(Store):
     def __init__(self, url: str, create: bool = True, notice: Notice = lambda text: None) -> None:
         address = parse_address(url)
         self.url = address.url
-        self._shown = address.shown
+        self._address = address
         self._keys = Keys(address.prefix)
         self._link = Link(address, self._keys.jobs)
-        opened = open_on(self._link, self._shown, create, notice)
+        opened = open_on(self._link, address.shown, create, notice)
         self._identity = opened.identity
         self._made_at = opened.made_at
         self._folder = state_folder(opened.identity)
@@ -123,6 +124,10 @@ class RedisStore(Store):
     def after_fork(self) -> None:
         self._link.after_fork()
         self._people.forget()
+
+    @property
+    def shown(self) -> str:
+        return self._address.shown
 
     @property
     def claim_lasts(self) -> Optional[float]:
@@ -279,7 +284,7 @@ class RedisStore(Store):
 
     def next_due(self, queues: Optional[Collection[str]] = None) -> Optional[float]:
         if self._due is None or self._due[0] != _served(queues):
-            self.claimable(*(self._asked or (self.now(), MAX_DURATION)), queues)
+            self.claimable(*(self._asked or (self.now(), clock.MAX_DURATION)), queues)
         return None if self._due is None else self._due[1]
 
     def claimable(
@@ -318,6 +323,13 @@ class RedisStore(Store):
 
     def members(self, role: str) -> List[Member]:
         return self._people.living(role)
+
+    def nodes(self) -> List[Node]:
+        heard = self._people.heard_at()
+        return [
+            node._replace(heard_at=clock.to_iso(heard.get(node.host, self.now())))
+            for node in super().nodes()
+        ]
 
     def lost(self, thorough: bool = False) -> List[Lost]:
         return self._people.lost(thorough)
@@ -459,7 +471,7 @@ class RedisStore(Store):
         if said == b"exists":
             raise DuplicateIdError(names[0])
         if said == b"unstaged":
-            raise StoreError(f"adding to {self._shown} took too long: try again")
+            raise StoreError(f"adding to {self.shown} took too long: try again")
         raise (ClaimLostError if said == b"lost" else ConflictError)(names[0])
 
     def _call(self, name: str, *args: Any, quick: bool = False) -> List[Any]:

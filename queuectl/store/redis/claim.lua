@@ -6,7 +6,8 @@
 -- Returns how the settings were changed last, the time in milliseconds, whether to ask again, when
 -- the next falls due, and the id and value of the claimed job.
 
-if is_gone(ARGV[1]) then
+local identity, configured = unpack(call('HMGET', KEEPER, 'id', 'configured'))
+if identity ~= ARGV[1] then
   return gone()
 end
 local again, worker, supervisor = ARGV[2] == '1', ARGV[3], ARGV[4]
@@ -24,7 +25,7 @@ if done ~= '' then
   end
 end
 
-local configured, time = call('HGET', KEEPER, 'configured'), server_time()
+local time = server_time()
 local serves = server_of(12, tonumber(ARGV[11]))
 
 local function renew()

@@ -24,7 +24,7 @@
 --   unique      hash    key -> id of its holder
 --   output:SEQ  hash    run -> what was shared of its output
 --   tally       hash    "SQUEUE" -> how many jobs of the queue are in state S; y for delayed ones
---   meta        hash    id, format, seq, created_at, completions, bound, commits, configured, news, turn
+--   meta        hash    id, format, seq, created_at, completions, bound, configured, news, turn
 
 local call = redis.call
 local JOBS = KEYS[1]
@@ -382,7 +382,6 @@ local function finish()
   if bound ~= 0 then
     call('HINCRBY', KEEPER, 'bound', bound)
   end
-  call('HINCRBY', KEEPER, 'commits', 1)
   if news > 0 then
     call('HINCRBY', KEEPER, 'news', news)
     call('PUBLISH', PREFIX .. 'news', 'n' .. news)

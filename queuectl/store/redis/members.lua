@@ -1,5 +1,5 @@
--- Read who takes part and is not known to be dead: of each the record, and id and run of the job
--- that it has claimed.
+-- Read who takes part and is not known to be dead: of each the record, when its lease ends in
+-- milliseconds, and id and run of the job that it has claimed.
 --
 -- ARGV: the store.
 
@@ -14,11 +14,14 @@ for _, id in ipairs(call('ZRANGE', IN .. 'r', 0, -1)) do
   end
 end
 local result = {'ok'}
-for _, member in ipairs(call('ZRANGEBYSCORE', PREFIX .. 'leases', server_time(), '+inf')) do
+local alive = call('ZRANGEBYSCORE', PREFIX .. 'leases', server_time(), '+inf', 'WITHSCORES')
+for at = 1, #alive, 2 do
+  local member = alive[at]
   local record = call('HGET', PREFIX .. 'members', member)
   if record then
     local has = held[member] or {'', ''}
     result[#result + 1] = record
+    result[#result + 1] = alive[at + 1]
     result[#result + 1] = has[1]
     result[#result + 1] = has[2]
   end

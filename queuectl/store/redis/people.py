@@ -8,7 +8,7 @@ where its processes would be looked for; others learn of it from its claim.
 from __future__ import annotations
 
 import json
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from queuectl import clock
 from queuectl.errors import StoreAwayError, StoreError
@@ -125,8 +125,7 @@ class People:
         """The members of this role that live, oldest first."""
         here = {member.id: member for member in self._local.living()}
         found = []
-        listed = self._call("members")
-        for record, job_id, run in zip(listed[::3], listed[1::3], listed[2::3]):
+        for record, _, job_id, run in _fours(self._call("members")):
             member = _read(record)
             if member.role == role and self._local.has_trace(member.id):
                 if member.id in here:
@@ -135,6 +134,14 @@ class People:
                 held = {"job": job_id.decode(), "run": int(run)} if job_id else {}
                 found.append(member._replace(**held))
         return sorted(found, key=lambda member: (member.started_at, member.name, member.id))
+
+    def heard_at(self) -> Dict[str, float]:
+        """When each machine was heard of last, in seconds since the epoch."""
+        heard: Dict[str, float] = {}
+        for record, until, _, _ in _fours(self._call("members")):
+            host = _read(record).host
+            heard[host] = max(heard.get(host, 0.0), float(until) / 1000 - self._lease())
+        return heard
 
     def lost(self, thorough: bool) -> List[Lost]:
         """The dead who are the caller's to rescue, with what they hold."""
@@ -155,7 +162,7 @@ class People:
 
     def _found(self, parts: List[Any], dead: List[str]) -> List[Lost]:
         found = []
-        for name, record, job_id, value in zip(*(iter(parts),) * 4):
+        for name, record, job_id, value in _fours(parts):
             member_id = unquoted(name)
             job: Optional[Job] = unpack(job_id.decode(), value) if job_id else None
             if member_id in dead:
@@ -259,6 +266,10 @@ class People:
     def _ask(self, force: Optional[bool]) -> None:
         if force is not None:
             self._stop = force or bool(self._stop)
+
+
+def _fours(parts: List[Any]) -> Iterator[Tuple[Any, Any, Any, Any]]:
+    return zip(*(iter(parts),) * 4)
 
 
 def _read(record: bytes) -> Member:
