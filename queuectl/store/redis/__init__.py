@@ -59,6 +59,7 @@ from queuectl.store.redis.keys import Keys
 from queuectl.store.redis.link import Link
 from queuectl.store.redis.local import state_folder
 from queuectl.store.redis.opening import open_on
+from queuectl.store.redis.outputs import pack_output, unpack_output
 from queuectl.store.redis.packed import (
     milliseconds,
     pack,
@@ -68,7 +69,6 @@ from queuectl.store.redis.packed import (
     unquoted,
 )
 from queuectl.store.redis.people import People
-from queuectl.store.redis.shared import pack_output, unpack_output
 from queuectl.values import DEFAULT_QUEUE
 
 _AT_ONCE = 1000  # jobs that one script adds

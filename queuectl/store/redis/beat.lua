@@ -20,8 +20,9 @@ for at = 4, #ARGV do
   end
 end
 settle()
-for _, batch in ipairs(call('ZRANGEBYSCORE', PREFIX .. 'stages', '-inf', now - 600000, 'LIMIT', 0, 1)) do
-  -- Whoever staged it is gone: it never will be committed.
+for _, batch in ipairs(call('ZRANGEBYSCORE', PREFIX .. 'stages', '-inf', now - STAGING, 'LIMIT', 0, 1)) do
+  -- Whoever staged it has died: it never will be committed.
+  call('ZADD', PREFIX .. 'stages', 0, batch)
   local stage = PREFIX .. 'stage:' .. batch
   for _, staged in ipairs(call('LRANGE', stage, 0, AT_ONCE - 1)) do
     local id = string.match(staged, '^%S+')

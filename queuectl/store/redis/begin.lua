@@ -7,7 +7,8 @@ if is_gone(ARGV[1]) then
   return gone()
 end
 local batch, size = ARGV[2], tonumber(ARGV[3])
-if call('LLEN', PREFIX .. 'stage:' .. batch) ~= size then
+if (tonumber(call('ZSCORE', PREFIX .. 'stages', batch)) or 0) == 0
+  or call('LLEN', PREFIX .. 'stage:' .. batch) ~= size then
   return {'unstaged'}
 end
 local changes, seen, keys = {}, {}, {}

@@ -23,7 +23,7 @@ local saved_at, new_at = 6, 6 + 2 * saved
 local at = new_at
 for number = 1, new do
   local id = ARGV[at]
-  if seen[id] or call('HEXISTS', JOBS, id) == 1 or call('HEXISTS', PREFIX .. 'reserved', id) == 1 then
+  if seen[id] or is_taken(id, '') then
     return {'exists', id}
   end
   seen[id] = true

@@ -21,6 +21,8 @@
 --   tied        hash    seq of what others wait for -> 0 while it is not over, 1 if it is over and
 --                       not completed
 --   kids:SEQ    zset    who was made to wait for it; score seq
+--   stage:B, staged_keys:B, batch:B, stages, reserved
+--                       batches on their way, see `stage`
 --   unique      hash    key -> id of its holder
 --   output:SEQ  hash    run -> what was shared of its output
 --   tally       hash    "SQUEUE" -> how many jobs of the queue are in state S; y for delayed ones
@@ -30,6 +32,8 @@ local call = redis.call
 local JOBS = KEYS[1]
 local PREFIX = string.sub(JOBS, 1, -5)
 local AT_ONCE = 1000
+-- So many milliseconds without another part of a batch mean that its adder has died.
+local STAGING = 5000
 
 local KEEPER, TALLY, TIED, HELD = PREFIX .. 'meta', PREFIX .. 'tally', PREFIX .. 'tied', PREFIX .. 'held'
 local LANES, LANE, TIMED = PREFIX .. 'lanes', PREFIX .. 'lane:', PREFIX .. 'timed'
@@ -386,6 +390,29 @@ local function finish()
     call('HINCRBY', KEEPER, 'news', news)
     call('PUBLISH', PREFIX .. 'news', 'n' .. news)
   end
+end
+
+-- Whether an id is taken: by a job, or by a batch that is being added, unless its adder has died.
+local function is_taken(id, batch)
+  if call('HEXISTS', JOBS, id) == 1 then
+    return true
+  end
+  local other = call('HGET', PREFIX .. 'reserved', id)
+  if not other or other == batch then
+    return false
+  end
+  if call('ZSCORE', TODO, 'b' .. other) then
+    return true
+  end
+  local staged_at = call('ZSCORE', PREFIX .. 'stages', other)
+  if staged_at and tonumber(staged_at) > server_time() - STAGING then
+    return true
+  end
+  if staged_at then
+    -- Should it live after all, `begin` will refuse it.
+    call('ZADD', PREFIX .. 'stages', 0, other)
+  end
+  return false
 end
 
 -- Place the next jobs of a batch whose commit was made; first tell apart those that others in it
