@@ -298,12 +298,18 @@ class RedisStore(Store):
                 return bool(found)
 
     def awaits_retry(self, queues: Optional[Collection[str]] = None) -> bool:
-        counted = self._read("HGETALL", self._keys.awaited)
-        paused = [name for name, rule in read_rules(self.settings()).items() if rule.paused]
+        counted, rules_set, identity = self._link.run(
+            ("HGETALL", self._keys.awaited),
+            # Not `settings`, which a worker may know from a moment ago.
+            ("HGETALL", self._keys.rules),
+            ("HGET", self._keys.meta, "id"),
+        )
+        self._require(identity)
+        rules_of = dict(zip(rules_set[::2], rules_set[1::2]))
         return any(
-            int(number) > 0
-            for queue, number in zip(map(bytes.decode, counted[::2]), counted[1::2])
-            if queue not in paused and (queues is None or queue in queues)
+            int(number) > 0 and rules_of.get(queue) != b"paused"
+            for queue, number in zip(counted[::2], counted[1::2])
+            if queues is None or queue.decode() in queues
         )
 
     def listen(self) -> int:

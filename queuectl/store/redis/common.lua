@@ -23,6 +23,12 @@
 --   kids:SEQ    zset    who was made to wait for it; score seq
 --   stage:B, staged_keys:B, batch:B, stages, reserved
 --                       batches on their way, see `stage`
+--   settings    hash    name -> text
+--   rules       hash    queue -> `paused`, or how many of its jobs may run at once
+--   members     hash    id -> record of who takes part
+--   leases      zset    the same ids; score until when they count as alive, in milliseconds
+--   stops       hash    the supervisors of whom a stop is asked -> s, or f for force
+--   stopping    set     the supervisors under whom nothing is claimed any more
 --   unique      hash    key -> id of its holder
 --   output:SEQ  hash    run -> what was shared of its output
 --   tally       hash    "SQUEUE" -> how many jobs of the queue are in state S; y for delayed ones

@@ -34,6 +34,7 @@ class Keys:
         self.tally = self._tag + "tally"
         self.meta = self._tag + "meta"
         self.awaited = self._tag + "awaited"
+        self.rules = self._tag + "rules"
         self.unique = self._tag + "unique"
         self.news = self._tag + "news"
 

@@ -18,7 +18,7 @@ and whoever reads it applies the rule of the claim. So a script never has to und
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 from urllib.parse import quote, unquote_to_bytes
 
 from queuectl import clock
@@ -65,13 +65,15 @@ def pack_new(job: Job, seq_of: Mapping[str, int], place_of: Mapping[str, int]) -
         seq_of: by id, the places of jobs that are there, for which one may have to wait.
         place_of: the same of the jobs of its batch, counted from 0 within that.
     """
-    parents: Tuple[object, ...] = ()
-    if job.after or job.after_any:
-        places: Dict[str, object] = {**seq_of, **{i: f"n{at}" for i, at in place_of.items()}}
-        parents = (
-            *(places[parent] for parent in job.after if parent in places),
-            *(f"-{places[parent]}" for parent in job.after_any if parent in places),
-        )
+
+    def places(parents: Sequence[str], sign: str) -> Iterator[str]:
+        for parent in parents:
+            if parent in place_of:
+                yield f"{sign}n{place_of[parent]}"
+            elif parent in seq_of:
+                yield f"{sign}{seq_of[parent]}"
+
+    parents = (*places(job.after, ""), *places(job.after_any, "-"))
     return f"{_line(job, parents)}\n{_json(job)}"
 
 
@@ -131,7 +133,7 @@ _READ: Dict[bytes, Tuple[str, Any]] = {
 }
 
 
-def _line(job: Job, parents: Tuple[object, ...]) -> str:
+def _line(job: Job, parents: Sequence[object]) -> str:
     """What stands in the line behind `seq`."""
     values = job.__dict__
     line = f"{job.rev} {job.runs} {LETTERS[job.state]}"
