@@ -44,6 +44,7 @@ _SHUTDOWN = "shutdown"
 _CANCEL = "cancel"
 _CUT_OFF = "lost claim"
 _CANCEL_LOOK = 0.5  # seconds between two looks whether the job that runs was cancelled
+_DRAIN_LOOK = 1.0  # seconds between two looks whether anything is left to be done
 _RETRY_PAUSE = 1.0  # seconds between two attempts to save a result
 _KINDS = {
     JobState.PENDING: EventKind.INTERRUPTED,
@@ -342,6 +343,9 @@ class Worker:
         """Wait until woken, until the next retry is due, or for a while."""
         due = self._store.next_due(self._queues)
         pause = self._store.longest_rest
+        if self._drain:
+            # Nobody tells that others have done what was left to do.
+            pause = min(pause, _DRAIN_LOOK)
         if due is not None:
             pause = min(due - self._store.now(), pause)
         self._runner.tend()

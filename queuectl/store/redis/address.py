@@ -11,7 +11,7 @@ library, such as `ssl_ca_certs` or `socket_timeout`.
 from __future__ import annotations
 
 from typing import List, NamedTuple, Optional, Tuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from queuectl.errors import InvalidValueError
 from queuectl.store.redis.keys import DEFAULT_PREFIX
@@ -59,9 +59,10 @@ def parse_address(url: str) -> Address:
     kept = [(name, value) for name, value in options if name != "prefix"]
     prefix = dict(options).get("prefix", DEFAULT_PREFIX)
     host = parts.netloc.rpartition("@")[2]
-    shown_options = urlencode([("prefix", prefix)]) if prefix != DEFAULT_PREFIX else ""
-    shown = urlunsplit((parts.scheme, host, parts.path, shown_options, ""))
-    client_url = urlunsplit((parts.scheme, parts.netloc, parts.path, urlencode(kept), ""))
+    named = "" if prefix == DEFAULT_PREFIX else "?" + urlencode([("prefix", prefix)])
+    shown = f"{parts.scheme}://{host}{parts.path}{named}"
+    client_url = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    client_url += "?" + urlencode(kept) if kept else ""
     try:
         sentinels = _sentinels(url) if parts.scheme == SENTINEL else None
         if sentinels is None and parts.scheme != "unix":

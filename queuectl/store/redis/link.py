@@ -64,6 +64,8 @@ class Link:
         self.unsure = False
         try:
             self._pool = self._make_pool()
+            # It is not opened, but would be refused parameters that it does not know.
+            self._pool.make_connection()
         except (ValueError, TypeError) as error:
             raise InvalidValueError(f"bad store URL {address.shown}: {error}") from error
 
