@@ -13,6 +13,7 @@
     ├── StoreError               3   the store cannot be opened or written
     │   ├── NoStoreError             there is none at this place
     │   ├── StoreGoneError           the store was removed while in use
+    │   ├── StoreAwayError           its server does not answer just now
     │   ├── StoreFullError           no room on the disk (or over a limit of size)
     │   └── OutcomeUnknownError      written, but the disk did not confirm it
     ├── DamagedError             4   the store holds bytes that nobody wrote
@@ -140,6 +141,10 @@ class NoStoreError(StoreError):
 
 class StoreGoneError(StoreError):
     """The store's folder was removed, or made anew, while this process used it."""
+
+
+class StoreAwayError(StoreError):
+    """The server that keeps the store does not answer, or not yet: it may be back before long."""
 
 
 class StoreFullError(StoreError):

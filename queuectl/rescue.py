@@ -12,12 +12,18 @@ from time import monotonic
 from typing import List, Optional
 
 from queuectl import machine
-from queuectl.errors import QueueError, StoreFullError, StoreGoneError, StoreLockedError
+from queuectl.errors import (
+    QueueError,
+    StoreAwayError,
+    StoreFullError,
+    StoreGoneError,
+    StoreLockedError,
+)
 from queuectl.events import Event, EventKind, Report
 from queuectl.manager import QueueManager
 from queuectl.store.base import Lost
 
-_RETRY_PAUSE = 1.0  # seconds before what a full disk or a lock prevented is tried again
+_RETRY_PAUSE = 1.0  # seconds before what a full disk, a lock or an absence prevented is tried again
 _LOOK_FOR_DEAD = 0.5  # seconds between two looks whether anybody is there to rescue
 
 
@@ -53,7 +59,7 @@ class Rescues:
         for rescue in self._rescues[:]:
             try:
                 over = rescue.step()
-            except (StoreFullError, StoreLockedError) as error:
+            except (StoreAwayError, StoreFullError, StoreLockedError) as error:
                 self.put_off(error)
             else:
                 self._warned = self._warned and not over

@@ -18,6 +18,7 @@ from queuectl import __version__, clock, machine
 from queuectl.chore import Chore
 from queuectl.errors import (
     QueueError,
+    StoreAwayError,
     StoreError,
     StoreFullError,
     StoreGoneError,
@@ -102,7 +103,7 @@ class Supervisor:
             self._waiter = Waiter()
             self._notifier = Notifier(self._manager, self._store.spool(self._id), self._report)
         except OSError as error:
-            raise StoreError(f"cannot work on {self._store.url}: {error.strerror}") from error
+            raise StoreError(f"cannot work on {self._store.shown}: {error.strerror}") from error
         self._set_handlers()
         try:
             self._prepare()
@@ -140,7 +141,6 @@ class Supervisor:
             if self._store.listen() in ready:
                 self._pool.wake(self._store.hear())
             self._heed_requests()
-            self._note_stop()
             # Before workers are reaped, which may end it all: short starts have their chores too.
             if monotonic() >= self._next_tick:
                 self._tick()
@@ -148,7 +148,9 @@ class Supervisor:
                 self._tick()
             self._pool.fill()
             self._rescues.step()
-        except (StoreFullError, StoreLockedError) as error:
+            # Last: while the store is away, all else must go on.
+            self._note_stop()
+        except (StoreAwayError, StoreFullError, StoreLockedError) as error:
             self._rescues.put_off(error)
         except QueueError as error:
             self._fail(error)
@@ -194,10 +196,11 @@ class Supervisor:
             if code in _STORE_FAILED:
                 self._begin_stop(code)
             elif not self._stopping:
-                # Before the store is asked, which may fail: else its slot would stay empty.
                 self._pool.replace(child)
-                if code == 0 and self._drain and self._manager.is_drained(self._queues):
-                    self._begin_stop(0)
+        drained = self._drain and not self._stopping and any(code == 0 for _, code in ended)
+        # Once all are replaced, for the store may fail: else a slot would stay empty.
+        if drained and self._manager.is_drained(self._queues):
+            self._begin_stop(0)
         return any(code != 0 for _, code in ended)
 
     def _set_handlers(self) -> None:

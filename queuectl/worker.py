@@ -24,6 +24,7 @@ from queuectl.config import Settings
 from queuectl.errors import (
     ConflictError,
     QueueError,
+    StoreAwayError,
     StoreError,
     StoreFullError,
     StoreGoneError,
@@ -43,6 +44,7 @@ _SHUTDOWN = "shutdown"
 _CANCEL = "cancel"
 _CUT_OFF = "lost claim"
 _CANCEL_LOOK = 0.5  # seconds between two looks whether the job that runs was cancelled
+_DRAIN_LOOK = 1.0  # seconds between two looks whether anything is left to be done
 _RETRY_PAUSE = 1.0  # seconds between two attempts to save a result
 _KINDS = {
     JobState.PENDING: EventKind.INTERRUPTED,
@@ -131,7 +133,7 @@ class Worker:
         while not self._is_stopping():
             try:
                 self._store.enroll(self._member)
-            except (StoreFullError, StoreLockedError) as error:
+            except (StoreAwayError, StoreFullError, StoreLockedError) as error:
                 self._wait_after(error)
             else:
                 self._warned = False
@@ -155,10 +157,17 @@ class Worker:
             if job is not None:
                 done = self._execute(job)
             elif not self._is_stopping():
-                if self._drain and self._manager.is_drained(self._queues):
+                if self._drain and self._is_drained():
                     return
                 self._rest()
         self._save(done)
+
+    def _is_drained(self) -> bool:
+        try:
+            return self._manager.is_drained(self._queues)
+        except StoreAwayError as error:
+            self._wait_after(error)
+            return False
 
     def _claim_next(self, done: Optional[Job]) -> Optional[Job]:
         self._resting[self._slot] = 0
@@ -334,6 +343,9 @@ class Worker:
         """Wait until woken, until the next retry is due, or for a while."""
         due = self._store.next_due(self._queues)
         pause = self._store.longest_rest
+        if self._drain:
+            # Nobody tells that others have done what was left to do.
+            pause = min(pause, _DRAIN_LOOK)
         if due is not None:
             pause = min(due - self._store.now(), pause)
         self._runner.tend()

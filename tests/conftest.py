@@ -11,7 +11,10 @@ import hypothesis
 import pytest
 
 import support
+from servers import machine_state, own_server, redis_server, redis_url
 from test_store_tools import Disk, Sample, make_sample, new_disk
+
+__all__ = ["machine_state", "own_server", "redis_server", "redis_url"]
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("queuectl", deadline=None, print_blob=True)

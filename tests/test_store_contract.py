@@ -27,3 +27,9 @@ class TestFileStore(StoreContract):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return str(tmp_path / "queuectl_data")
+
+
+class TestRedisStore(StoreContract):
+    @pytest.fixture
+    def url(self, redis_url: str) -> str:
+        return redis_url

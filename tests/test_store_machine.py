@@ -1,7 +1,7 @@
-"""A random walk that holds the file store against the reference in memory.
+"""A random walk that holds each store against the reference in memory.
 
-Two file stores on one folder act in turn, as two processes would, each with its own view of the
-file; after every step both, and a third that was just opened, must show exactly what the reference
+Two handles of one store act in turn, as two processes would, each with its own view of what is
+kept; after every step both, and a third that was just opened, must show exactly what the reference
 shows.
 """
 
@@ -26,7 +26,9 @@ from queuectl.queues import QueueRule, rule_changes
 from queuectl.store.base import Store
 from queuectl.store.file import FileStore
 from queuectl.store.journal import Journal
+from queuectl.store.opening import open_store
 from queuectl.testing import MemoryStore
+from servers import new_store
 
 START = 1_762_707_697.0
 HORIZON = 100.0
@@ -63,9 +65,9 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.mkdtemp(dir=FAST)
-        self.path = os.path.join(self.folder, "queuectl_data")
+        self.begin_store()
         self.model = MemoryStore(self.folder)
-        self.stores = [FileStore(self.path), FileStore(self.path)]
+        self.stores = [self.open(), self.open()]
         self.now = START
         # Every version of every job that somebody has seen.
         self.seen: List[Job] = []
@@ -78,14 +80,16 @@ class StoreMachine(RuleBasedStateMachine):
         finally:
             shutil.rmtree(self.folder)
 
+    def begin_store(self) -> None:
+        """Choose where the store will be."""
+        raise NotImplementedError
+
+    def open(self) -> Store:
+        """Open the store once more."""
+        raise NotImplementedError
+
     def verify(self) -> None:
-        """Every byte of the job file is as it was written."""
-        journal = Journal(os.path.join(self.path, "jobs.jsonl"))
-        good = journal.last_good()
-        assert good is not None
-        assert good.end == os.path.getsize(journal.path)
-        assert good.meta["seq"] == self.model._shared.last_seq
-        journal.close()
+        """Look at what is left of the store in the end."""
 
     @initialize(number=st.integers(0, 5))
     def begin(self, number: int) -> None:
@@ -211,12 +215,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(who=WHO)
     def rewrite(self, who: int) -> None:
-        assert self.stores[who].rewrite()
+        self.stores[who].rewrite()
 
     @rule(who=WHO)
     def reopen(self, who: int) -> None:
         self.stores[who].close()
-        self.stores[who] = FileStore(self.path)
+        self.stores[who] = self.open()
 
     @rule(seconds=SECONDS)
     def time_passes(self, seconds: float) -> None:
@@ -234,7 +238,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def all_show_the_same(self) -> None:
-        fresh = FileStore(self.path)
+        fresh = self.open()
         try:
             for store in (*self.stores, fresh):
                 self.shows_the_same(store)
@@ -276,7 +280,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.saw([job for job in saved if self.model.get(job.id) == job])
 
     def both(self, who: int, act: Callable[[Store], Any]) -> Any:
-        """Do the same to a file store and the reference; both must answer or refuse alike."""
+        """Do the same to the store and the reference; both must answer or refuse alike."""
         ours, theirs = _outcome(act, self.stores[who]), _outcome(act, self.model)
         assert ours == theirs
         return ours[0]
@@ -318,11 +322,48 @@ def _outcome(act: Callable[[Store], Any], store: Store) -> Tuple[Any, Optional[T
         return None, type(error)
 
 
-StoreMachine.TestCase.settings = settings(
+class FileMachine(StoreMachine):
+    def begin_store(self) -> None:
+        self.path = os.path.join(self.folder, "queuectl_data")
+
+    def open(self) -> Store:
+        return FileStore(self.path)
+
+    def verify(self) -> None:
+        """Every byte of the job file is as it was written."""
+        journal = Journal(os.path.join(self.path, "jobs.jsonl"))
+        good = journal.last_good()
+        assert good is not None
+        assert good.end == os.path.getsize(journal.path)
+        assert good.meta["seq"] == self.model._shared.last_seq
+        journal.close()
+
+
+class RedisMachine(StoreMachine):
+    server = ""
+
+    def begin_store(self) -> None:
+        self.url = new_store(self.server)
+
+    def open(self) -> Store:
+        return open_store(self.url, True, lambda text: None)
+
+
+@pytest.fixture(scope="module")
+def server_of_machine(redis_server: str) -> None:
+    """Where the machine, which knows no fixtures, makes its stores."""
+    RedisMachine.server = redis_server
+
+
+SETTINGS = settings(
     max_examples=40,
     stateful_step_count=50,
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=list(HealthCheck),
 )
-TestStoreMachine = pytest.mark.slow(pytest.mark.timeout(300)(StoreMachine.TestCase))
+FileMachine.TestCase.settings = RedisMachine.TestCase.settings = SETTINGS
+TestStoreMachine = pytest.mark.slow(pytest.mark.timeout(300)(FileMachine.TestCase))
+TestRedisMachine = pytest.mark.usefixtures("server_of_machine")(
+    pytest.mark.slow(pytest.mark.timeout(300)(RedisMachine.TestCase))
+)

@@ -149,7 +149,7 @@ class Live:
             self._manager.members("worker"),
             sorted(name for name, rule in rules.items() if rule.paused),
             self._throughput.rates(time.monotonic(), store.completions()),
-            as_utf8(store.url),
+            as_utf8(store.shown),
             store.now(),
         )
 

@@ -81,7 +81,7 @@ def status(session: Session, interval: Optional[float]) -> None:
             output.line(screen.say("🌐", f"Nodes: {len(nodes)} ({screen.text(names)})"))
         if workers:
             _print_workers(screen, manager, workers)
-        output.line(screen.say("📁", f"Store: {screen.text(as_utf8(manager.store.url))}"))
+        output.line(screen.say("📁", f"Store: {screen.text(as_utf8(manager.store.shown))}"))
         if counts.pending + counts.failed + counts.processing and not workers:
             output.line(screen.paint("no workers running: queuectl start", "yellow"))
 
@@ -116,7 +116,7 @@ def _record(
             "completed": manager.store.completions(),
         },
         "workers": [{key: getattr(worker, key) for key in keys} for worker in workers],
-        "store": as_utf8(manager.store.url),
+        "store": as_utf8(manager.store.shown),
     }
 
 

@@ -119,7 +119,7 @@ def start(
             as_json=session.json,
             bar=bar is not None,
         )
-        report.greet(count, timeout, as_utf8(manager.store.url))
+        report.greet(count, timeout, as_utf8(manager.store.shown))
         supervisor = Supervisor(
             manager,
             count=count,
@@ -204,7 +204,7 @@ def _stop(
 def _is_job_of(manager: QueueManager) -> bool:
     """Whether this process belongs to a job of this store."""
     store = os.environ.get("QUEUECTL_STORE", "")
-    return "QUEUECTL_JOB_ID" in os.environ and os.path.realpath(store) == manager.store.url
+    return "QUEUECTL_JOB_ID" in os.environ and manager.store.url in (store, os.path.realpath(store))
 
 
 @click.group(cls=Group, hidden=True, short_help="The same as start and stop.")

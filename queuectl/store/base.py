@@ -175,7 +175,12 @@ class Store(abc.ABC):
     """Keeps jobs, settings, output and the list of those who work on them."""
 
     url: str
-    """Where the store is, in a form that opens it again from anywhere."""
+    """Where the store is, in a form that opens it again from anywhere; it may hold a password."""
+
+    @property
+    def shown(self) -> str:
+        """The same for people to read: without what is secret in it."""
+        return self.url
 
     longest_rest = 1.0
     """Seconds after which a worker that nobody wakes looks for jobs all the same.

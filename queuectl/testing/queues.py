@@ -22,6 +22,7 @@ from queuectl.testing.common import (
     run_and_complete,
     run_and_fail,
 )
+from queuectl.testing.members import PATIENCE, is_readable
 
 Reopen = Callable[[], Store]
 MS = 0.001
@@ -389,8 +390,10 @@ class QueueContract(Fixtures):
         listener.listen()
         assert listener.hear() == 0
         reopen().save([rules.complete(held, NOW)])
+        assert is_readable(listener.listen(), PATIENCE)
         assert listener.hear() > 0
         for act in ({"concurrency": 3}, {"paused": True}, {}):
             rule(store, "q", **act)
+            assert is_readable(listener.listen(), PATIENCE)
             assert listener.hear() > 0
         listener.leave("s1")

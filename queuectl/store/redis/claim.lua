@@ -1,0 +1,73 @@
+-- Save what is done, and claim the next job.
+--
+-- ARGV: the store; 1 if it is tried again; the worker, as in a value; the supervisor; now and
+-- horizon in seconds; now in milliseconds; id and value of what is done, empty if nothing is; for
+-- how many milliseconds the claim holds; how many queues, -1 for all; the queues.
+-- Returns how the settings were changed last, the time in milliseconds, whether to ask again, when
+-- the next falls due, and the id and value of the claimed job.
+
+local identity, configured = unpack(call('HMGET', KEEPER, 'id', 'configured'))
+if identity ~= ARGV[1] then
+  return gone()
+end
+local again, worker, supervisor = ARGV[2] == '1', ARGV[3], ARGV[4]
+local now, horizon = tonumber(ARGV[5]), tonumber(ARGV[6])
+local done, value = ARGV[8], ARGV[9]
+if done ~= '' then
+  local job = parse(value)
+  local old, before = stored(done)
+  if not (again and before == value) then
+    local refused = refusal(done, old, job.seq, job.rev, job.runs)
+    if refused then
+      return refused
+    end
+    apply({{done, old, job, value}})
+  end
+end
+
+local time = server_time()
+local serves = server_of(12, tonumber(ARGV[11]))
+
+local function renew()
+  call('ZADD', PREFIX .. 'leases', 'XX', time + ARGV[10], worker)
+end
+
+if again then
+  for _, id in ipairs(call('ZRANGE', IN .. 'r', 0, -1)) do
+    local job, held = stored(id)
+    if id ~= done and job.W == worker then
+      renew()
+      finish()
+      return {'ok', configured, time, 0, '', id, held}
+    end
+  end
+end
+if supervisor ~= '' and call('SISMEMBER', PREFIX .. 'stopping', supervisor) == 1 then
+  finish()
+  return {'ok', configured, time, 0, ''}
+end
+
+local more = false
+if call('EXISTS', TODO, TIMED) > 0 then
+  more = settle()
+  more = promote(now, horizon) or more
+end
+local found = not more and choose(now, horizon, serves, done)
+if not found then
+  more = more or left <= 0
+  if done ~= '' or left < AT_ONCE then
+    finish()
+  end
+  return {'ok', configured, time, more and 1 or 0, more and '' or next_due(serves)}
+end
+
+local id, job, was = found[1], found[2], found[3]
+local rest = string.gsub(string.gsub(job.rest, ' T%d+', ''), ' E%d+', '')
+local line = job.seq .. ' ' .. (job.rev + 1) .. ' ' .. (job.runs + 1) .. ' r' .. rest
+  .. ' W' .. worker .. ' C' .. ARGV[7]
+local stop = string.find(was, '\n', 1, true)
+local claimed = line .. string.sub(was, stop)
+put(id, job, parse_line(line), claimed)
+renew()
+finish()
+return {'ok', configured, time, 0, '', id, claimed}

@@ -1,0 +1,248 @@
+"""The connection to the server: opened when it is needed, again after it broke, never shared.
+
+A forked process leaves its parent's connection alone and opens its own. What the client library
+raises becomes one of our errors here, once. While the server is away, nobody waits for it again
+and again: between two attempts to connect lies a pause that grows, with jitter.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from time import monotonic
+from typing import Any, List, Optional, Sequence
+
+from queuectl.errors import (
+    InvalidValueError,
+    StoreAwayError,
+    StoreError,
+    StoreFullError,
+    StoreGoneError,
+)
+from queuectl.store.redis.address import Address
+from queuectl.store.redis.scripts import script
+
+try:
+    import redis
+    from redis import exceptions
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+    from redis.sentinel import Sentinel
+except ImportError as error:
+    raise StoreError(
+        'a store on Redis needs the client library: pip install "queuectl[redis]"'
+    ) from error
+
+_CONNECT = 1.0  # seconds for a connection to be made
+_ANSWER = 5.0  # seconds for an answer
+_QUICK_ANSWER = 1.0  # the same for who has no time to wait
+_IDLE = 1.0  # seconds after which a connection may have been closed by the other side
+_FIRST_PAUSE = 0.1  # seconds between two attempts to connect; doubled with each that fails
+_LONGEST_PAUSE = 2.0
+_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
+
+
+class Link:
+    """A connection, with everything that can go wrong with it.
+
+    Args:
+        address: where the server is.
+        jobs: the key by which a cluster knows where the store is, and scripts its prefix.
+
+    Attributes:
+        unsure: whether the last change was sent but never answered: it may have been made.
+    """
+
+    def __init__(self, address: Address, jobs: str) -> None:
+        self._address = address
+        self._jobs = jobs.encode()
+        self._threads = threading.Lock()
+        self._connection: Optional[Any] = None
+        self._used_at = 0.0
+        self._failures = 0
+        self._next_attempt = 0.0
+        self.unsure = False
+        try:
+            self._pool = self._make_pool()
+            # It is not opened, but would be refused parameters that it does not know.
+            self._pool.make_connection()
+        except (ValueError, TypeError) as error:
+            raise InvalidValueError(f"bad store URL {address.shown}: {error}") from error
+
+    def call(self, name: str, *args: Any, quick: bool = False, changes: bool = False) -> List[Any]:
+        """Run a script, and return what it says.
+
+        Args:
+            name: of the script.
+            *args: for it.
+            quick: whether to give up waiting for the answer after a second.
+            changes: whether it makes a change of which one must know whether it was made.
+
+        Raises:
+            StoreGoneError: the store was removed.
+            StoreAwayError: the server does not answer, or can do nothing just now.
+            StoreFullError: it has no room.
+            StoreError: anything else that it says.
+        """
+        code = script(name)
+        with self._threads:
+            try:
+                reply = self._ask(("EVALSHA", code.sha, 1, self._jobs, *args), quick, changes)
+            except exceptions.NoScriptError:
+                reply = self._ask(("EVAL", code.text, 1, self._jobs, *args), quick, changes)
+        return list(reply)
+
+    def run(self, *commands: Sequence[Any]) -> List[Any]:
+        """Send commands that change nothing together; return what the server says to each."""
+        with self._threads:
+            connection = self._connected()
+            try:
+                for command in commands:
+                    connection.send_command(*command)
+                replies = [self._read(connection) for _ in commands]
+            except (exceptions.RedisError, OSError) as error:
+                self._drop()
+                raise self._in_words(error) from error
+            except BaseException:
+                self._drop()
+                raise
+            self._used_at = monotonic()
+        for reply in replies:
+            if isinstance(reply, exceptions.ResponseError) and not _is_refusal(reply):
+                raise self._in_words(reply) from reply
+        return replies
+
+    def open_another(self) -> Any:
+        """Open a connection for the caller alone; raises StoreAwayError or StoreError."""
+        connection = self._pool.make_connection()
+        try:
+            connection.connect()
+        except (exceptions.RedisError, OSError) as error:
+            raise self._in_words(error) from error
+        return connection
+
+    def close(self) -> None:
+        """Close the connection; in a forked process only the descriptor is."""
+        self._drop()
+
+    def after_fork(self) -> None:
+        """In a forked process: begin without what is the parent's."""
+        self._threads = threading.Lock()
+        self.unsure = False
+        self._drop()
+        self._pool = self._make_pool()
+
+    def _make_pool(self) -> Any:
+        options = {
+            "socket_timeout": _ANSWER,
+            "socket_connect_timeout": _CONNECT,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+        }
+        sentinels = self._address.sentinels
+        if sentinels is None:
+            return redis.ConnectionPool.from_url(self._address.client_url, **options)
+        asked = Sentinel(sentinels.hosts, sentinel_kwargs=dict(options), **options)
+        client = asked.master_for(
+            sentinels.service,
+            db=sentinels.db,
+            username=sentinels.username,
+            password=sentinels.password,
+        )
+        return client.connection_pool
+
+    def _ask(self, command: Sequence[Any], quick: bool, changes: bool) -> Any:
+        connection = self._connected()
+        try:
+            connection.send_command(*command)
+            if quick and not connection.can_read(timeout=_QUICK_ANSWER):
+                raise exceptions.TimeoutError("no answer")
+            reply = connection.read_response()
+        except exceptions.NoScriptError:
+            raise
+        except exceptions.ResponseError as error:
+            # It has answered; whatever it was, nothing was changed.
+            raise self._in_words(error) from error
+        except (exceptions.RedisError, OSError) as error:
+            self._drop()
+            self.unsure = self.unsure or changes
+            raise self._in_words(error) from error
+        except BaseException:
+            # Whoever comes next must not take the answer to this for his own.
+            self._drop()
+            self.unsure = self.unsure or changes
+            raise
+        self._used_at = monotonic()
+        return reply
+
+    def _connected(self) -> Any:
+        connection = self._connection
+        if connection is not None and monotonic() - self._used_at > _IDLE:
+            # It was closed if there is something to read.
+            try:
+                is_stale = connection.can_read(timeout=0)
+            except (exceptions.RedisError, OSError):
+                is_stale = True
+            if is_stale:
+                self._drop()
+        if self._connection is None:
+            self._connect()
+        return self._connection
+
+    def _connect(self) -> None:
+        if monotonic() < self._next_attempt:
+            raise StoreAwayError(f"cannot reach {self._address.shown}")
+        try:
+            self._connection = self.open_another()
+        except StoreError:
+            pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE)
+            self._failures += 1
+            self._next_attempt = monotonic() + pause * random.uniform(0.5, 1.0)
+            raise
+        self._failures = 0
+        self._used_at = monotonic()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None
+
+    def _read(self, connection: Any) -> Any:
+        try:
+            return connection.read_response()
+        except exceptions.ResponseError as error:
+            return error
+
+    def gone(self) -> StoreGoneError:
+        """What to raise when the store is not there any more."""
+        return StoreGoneError(f"store {self._address.shown} was removed")
+
+    def _in_words(self, error: Exception) -> StoreError:
+        said = " ".join(str(error).split())
+        where = self._address.shown
+        if said.startswith("GONE"):
+            return self.gone()
+        if isinstance(error, exceptions.OutOfMemoryError) or "OOM command" in said:
+            return StoreFullError(f"cannot write to {where}: the server's memory is full")
+        if any(said.startswith(word) or f"-{word} " in said for word in _PASSING):
+            return StoreAwayError(f"cannot use {where}: {said}")
+        if isinstance(error, exceptions.AuthenticationError):
+            return StoreError(f"cannot use {where}: {said}")
+        if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
+            return StoreAwayError(f"cannot reach {where}: {_reason(error)}")
+        return StoreError(f"cannot use {where}: {said}")
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a command is not allowed to this user, or not known to this server."""
+    return isinstance(error, exceptions.NoPermissionError) or "unknown command" in str(error)
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, without the address, which is told once."""
+    seen: Optional[BaseException] = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror[:1].lower() + seen.strerror[1:]
+        seen = seen.__cause__ or seen.__context__
+    return " ".join(str(error).split()).rstrip(".") or "no answer"

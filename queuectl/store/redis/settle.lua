@@ -1,0 +1,12 @@
+-- Do a part of what was left to be done; returns whether there is more.
+--
+-- ARGV: the store.
+
+if is_gone(ARGV[1]) then
+  return gone()
+end
+local more = settle()
+if left < AT_ONCE then
+  finish()
+end
+return {'ok', more and 1 or 0}

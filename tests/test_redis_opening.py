@@ -1,0 +1,200 @@
+"""Opening the store on Redis: by which URLs, on which servers, and what is said if it fails."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import List
+
+import pytest
+
+from queuectl.errors import InvalidValueError, NoStoreError, StoreAwayError, StoreError
+from queuectl.store.base import Counts
+from queuectl.store.redis import RedisStore
+from queuectl.store.redis.address import parse_address
+from queuectl.testing.common import add
+from servers import Server, client
+from support import Cli
+
+
+def opened(url: str, create: bool = True) -> List[str]:
+    """Open a store and close it; returns what was told."""
+    told: List[str] = []
+    RedisStore(url, create, told.append).close()
+    return told
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port: int = unused.getsockname()[1]
+    return port
+
+
+def test_a_store_is_made_where_that_is_asked_for(redis_url: str, machine_state: Path) -> None:
+    """And is there for whoever opens it; on this machine nothing is made for that."""
+    with pytest.raises(NoStoreError, match=r"^no store at redis://\S+: queuectl enqueue makes one"):
+        opened(redis_url, create=False)
+    told = opened(redis_url)
+    assert told[0] == f"created store {redis_url}"
+    assert opened(redis_url) == opened(redis_url, create=False) == []
+    assert not machine_state.exists()
+
+
+def test_a_server_that_may_throw_jobs_away_is_refused(own_server: Server) -> None:
+    """Before anything is made on it; whatever its limit is now."""
+    redis = own_server.client()
+    for policy in ("allkeys-lru", "volatile-ttl"):
+        redis.config_set("maxmemory-policy", policy)
+        with pytest.raises(StoreError) as caught:
+            opened(own_server.url)
+        assert str(caught.value) == (
+            f"cannot use {own_server.url}: its server may throw jobs away where memory is short "
+            f"({policy}): CONFIG SET maxmemory-policy noeviction"
+        )
+        assert redis.dbsize() == 0
+    redis.config_set("maxmemory-policy", "noeviction")
+    assert opened(own_server.url) == [f"created store {own_server.url}"]
+
+
+def test_a_server_that_keeps_nothing_is_told_of_once(own_server: Server) -> None:
+    """It can be used, but who makes a store on it should know."""
+    redis = own_server.client()
+    redis.config_set("appendonly", "no")
+    told = opened(own_server.url)
+    assert told[1] == (
+        f"the server of {own_server.url} keeps nothing on its disk: "
+        "it loses all jobs when it ends; CONFIG SET appendonly yes"
+    )
+    assert opened(own_server.url) == []
+    redis.flushdb()
+    redis.config_set("save", "60 1")
+    assert len(opened(own_server.url)) == 1
+
+
+def test_a_user_may_be_limited_to_the_keys_of_a_store(own_server: Server) -> None:
+    """Where it is not allowed to look at the server, it is told what could not be checked."""
+    allowed = ("+@read", "+@write", "+@scripting", "+@pubsub", "+@connection", "+time")
+    own_server.client().execute_command(
+        *("ACL", "SETUSER", "me", "on", ">pa:ss w", "~{queuectl}:*", "&{queuectl}:*", *allowed)
+    )
+    url = f"redis://me:pa%3Ass%20w@127.0.0.1:{own_server.port}/0"
+    told: List[str] = []
+    store = RedisStore(url, True, told.append)
+    shown = f"redis://127.0.0.1:{own_server.port}/0"
+    assert told == [
+        f"the server of {shown} does not tell whether it may throw jobs away",
+        f"created store {shown}",
+    ]
+    assert (store.url, store.shown) == (url, shown)
+    add(store, "a")
+    assert store.counts() == Counts(pending=1)
+    store.close()
+    with pytest.raises(StoreError) as caught:
+        opened(f"{url}?prefix=other")
+    assert "pa" not in str(caught.value).replace("permission", "").replace("/0?prefix", "")
+    for wrong in ("me:wrong@", "", "nobody:x@"):
+        if wrong:
+            with pytest.raises(StoreError) as caught:
+                opened(url.replace("me:pa%3Ass%20w@", wrong))
+            assert not isinstance(caught.value, StoreAwayError)
+            assert "wrong" not in str(caught.value)
+
+
+def test_a_store_of_another_format_is_refused(redis_url: str) -> None:
+    """And left as it is."""
+    opened(redis_url)
+    prefix = redis_url.partition("prefix=")[2]
+    redis = client(redis_url)
+    redis.hset(f"{{{prefix}}}:meta", "format", "2")
+    with pytest.raises(StoreError, match="has the format 2: it needs another QueueCTL"):
+        opened(redis_url)
+
+
+def test_a_server_may_be_reached_by_a_socket(tmp_path: Path, machine_state: Path) -> None:
+    folder = tmp_path / "server"
+    path = f"/tmp/queuectl-test-{os.getpid()}.sock"
+    server = Server(folder, unixsocket=path, appendonly="yes")
+    try:
+        for url in (f"unix://{path}", f"unix://{path}?db=3&prefix=p"):
+            store = RedisStore(url)
+            add(store, "a")
+            store.close()
+        assert server.client().dbsize() > 0
+        assert client(server.url.replace("/0", "/3")).exists("{p}:jobs") == 1
+    finally:
+        server.kill()
+        os.unlink(path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost:notaport/0",
+        "redis://localhost/zero",
+        "redis://localhost/0?prefix=",
+        "redis://localhost/0?prefix={a}",
+        "redis://localhost/0?nonsense=1",
+        "redis+sentinel://localhost",
+        "redis+sentinel:///service",
+        "redis+sentinel://a:b:c/service/x",
+    ],
+)
+def test_a_url_that_can_never_be_right_is_refused(url: str) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        opened(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_people_see_of_a_url_has_no_secret() -> None:
+    for url, shown in (
+        ("redis://u:p@h:1/2?prefix=x&password=s", "redis://h:1/2?prefix=x"),
+        ("rediss://:p@h/0", "rediss://h/0"),
+        ("unix://u:p@/run/s.sock?db=1", "unix:///run/s.sock"),
+        ("redis+sentinel://u:p@a,b:7/svc/3", "redis+sentinel://a,b:7/svc/3"),
+    ):
+        assert parse_address(url).shown == shown
+
+
+def test_sentinels_are_asked_where_the_server_is() -> None:
+    found = parse_address("redis+sentinel://u:p%40@a,b:7/svc/3?prefix=x")
+    assert found.prefix == "x"
+    assert found.sentinels is not None
+    assert found.sentinels == ([("a", 26379), ("b", 7)], "svc", 3, "u", "p@")
+
+
+def test_a_server_that_is_away_is_told_of_in_one_line(cli: Cli, machine_state: Path) -> None:
+    """Without the password, whatever the command."""
+    pytest.importorskip("redis")
+    port = free_port()
+    cli.env["QUEUECTL_STORE"] = f"redis://me:secret@127.0.0.1:{port}/0?prefix=x"
+    for words in (["enqueue", "true"], ["list"], ["start"], ["status", "--json"], ["config"]):
+        assert cli.run(*words, check=3).stderr == (
+            f"queuectl: cannot reach redis://127.0.0.1:{port}/0?prefix=x: connection refused\n"
+        )
+
+
+def test_without_the_client_library_it_says_how_to_install_that(cli: Cli) -> None:
+    cli.command = [
+        *(sys.executable, "-c"),
+        "import sys; sys.modules['redis'] = None; from queuectl.cli import main; main()",
+    ]
+    assert cli.run("--store", "redis://localhost/0", "list", check=3).stderr == (
+        'queuectl: a store on Redis needs the client library: pip install "queuectl[redis]"\n'
+    )
+
+
+def test_a_server_without_room_says_so(own_server: Server) -> None:
+    """What is there can still be read and finished; nothing was added."""
+    from queuectl.errors import StoreFullError
+
+    store = RedisStore(own_server.url)
+    add(store, "a")
+    own_server.client().config_set("maxmemory", "1mb")
+    with pytest.raises(StoreFullError, match=r"the server's memory is full$"):
+        add(store, "b")
+    assert store.counts() == Counts(pending=1)
+    own_server.client().config_set("maxmemory", "0")
+    add(store, "b")
+    store.close()
