@@ -14,6 +14,7 @@ from typing import (
     FrozenSet,
     List,
     NamedTuple,
+    Optional,
     Sequence,
     Set,
     Tuple,
@@ -34,7 +35,7 @@ from queuectl.errors import (
 )
 from queuectl.family import cancelled_too, doomed, find_cycle
 from queuectl.job import Job, JobState
-from queuectl.newjob import REPLACE, SKIP, NewJob, current_folder, make_job
+from queuectl.newjob import REPLACE, SKIP, NewJob, current_folder, make_job, make_like
 from queuectl.store.base import Store
 
 T = TypeVar("T")
@@ -115,7 +116,9 @@ class _Admission:
         self._now = now
         self._find = find
         cwd = "/" if all(request.cwd for request in requests) else current_folder()
-        self._jobs = [self._at(n, make_job, r, settings, now, cwd) for n, r in enumerate(requests)]
+        self._jobs: List[Job] = []
+        for number, request in enumerate(requests):
+            self._at(number, self._make, request, settings, cwd)
         # The requests that are met by a job which holds their key, by number.
         self._met: Dict[int, str] = {}
         # The same by the ids that their jobs would have had.
@@ -124,6 +127,12 @@ class _Admission:
         self._replaced: Dict[str, str] = {}
         self._notices: List[str] = []
         self._refuse_doubles()
+
+    def _make(self, request: NewJob, settings: Settings, cwd: str) -> None:
+        job: Optional[Job] = None
+        if self._jobs:
+            job = make_like(request, self._requests[len(self._jobs) - 1], self._jobs[-1])
+        self._jobs.append(job or make_job(request, settings, self._now, cwd))
 
     def run(self) -> Receipt:
         while True:

@@ -18,15 +18,15 @@ from typing import Match
 from queuectl.errors import InvalidValueError
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([smhd]?)", re.ASCII)
-_CLOCK = re.compile(r"(\d?\d):(\d\d)", re.ASCII)
-_WHEN = re.compile(
+# Text, compiled when it is used: most commands need none of them.
+_DURATION = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([smhd]?)"
+_CLOCK = r"(\d?\d):(\d\d)"
+_WHEN = (
     r"(\d{4})-(\d\d)-(\d\d)"
     r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?"
-    r"(?: ?(?:(Z)|([+-]\d\d)(?::?([0-5]\d))?))?)?",
-    re.ASCII,
+    r"(?: ?(?:(Z)|([+-]\d\d)(?::?([0-5]\d))?))?)?"
 )
-_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{3})Z", re.ASCII)
+_INSTANT = r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{3})Z"
 
 # What the text of an instant can hold.
 _LAST_INSTANT = 253_402_300_799.999  # 9999-12-31T23:59:59.999Z
@@ -62,7 +62,7 @@ def from_iso(text: str) -> float:
     Raises:
         InvalidValueError: the text is not in that one form.
     """
-    match = _INSTANT.fullmatch(text)
+    match = re.fullmatch(_INSTANT, text, re.ASCII)
     try:
         if match is not None:
             seconds = datetime.fromisoformat(match[1] + "+00:00").timestamp()
@@ -78,7 +78,7 @@ def parse_duration(text: str) -> float:
     Raises:
         InvalidValueError: not in that form, not above 0, or longer than a century.
     """
-    match = _DURATION.fullmatch(text.strip())
+    match = re.fullmatch(_DURATION, text.strip(), re.ASCII)
     seconds = round(float(match[1]) * _UNITS[match[2]], 3) if match is not None else math.nan
     if not 0 < seconds <= MAX_DURATION:
         raise InvalidValueError(
@@ -123,7 +123,7 @@ def parse_when(text: str, now: float) -> float:
         InvalidValueError: not in one of these forms, or not between the years 1970 and 9999.
     """
     text = text.strip()
-    moment, of_day = _WHEN.fullmatch(text), _CLOCK.fullmatch(text)
+    moment, of_day = (re.fullmatch(form, text, re.ASCII) for form in (_WHEN, _CLOCK))
     try:
         if moment is not None:
             instant = _instant_of(moment)

@@ -69,7 +69,7 @@ class QueueManager(Work):
         """Open the queue of a store.
 
         Args:
-            location: the store's folder; by default `QUEUECTL_STORE`, else the nearest
+            location: the store's folder or URL; by default `QUEUECTL_STORE`, else the nearest
                 `queuectl_data`.
             create: whether to make the store where there is none.
             notice: told, in one line each, what a user should know.

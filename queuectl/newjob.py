@@ -111,6 +111,19 @@ def make_job(request: NewJob, settings: Settings, now: float, cwd: str) -> Job:
     )
 
 
+def make_like(request: NewJob, other: NewJob, job: Job) -> Optional[Job]:
+    """Make the job that is asked for from the one of another request, if all but commands is equal.
+
+    It takes half the time, which the lines of a long file need not pay each.
+
+    Raises:
+        InvalidValueError: it can never be right.
+    """
+    if request.id is not None or request[1:] != other[1:]:
+        return None
+    return rules.another(job, str(uuid.uuid4()), request.command)
+
+
 def _options(request: NewJob, settings: Settings) -> Dict[str, Any]:
     """The fields of a job that most do not have."""
     if request[_FIRST_OPTION:] == _USUAL:

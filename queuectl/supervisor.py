@@ -141,7 +141,7 @@ class Supervisor:
             if self._store.listen() in ready:
                 self._pool.wake(self._store.hear())
             self._heed_requests()
-            # Before workers are reaped, which may be the end: so the shortest start has its chores.
+            # Before workers are reaped, which may end it all: short starts have their chores too.
             if monotonic() >= self._next_tick:
                 self._tick()
             if self._reap():

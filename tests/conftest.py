@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from pathlib import Path
 from typing import Callable, Dict, Iterator
@@ -19,7 +20,15 @@ __all__ = ["machine_state", "own_server", "redis_server", "redis_url"]
 hypothesis.settings.register_profile("queuectl", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("queuectl")
 
+# A distribution of its own, which test_plugin.py installs.
+collect_ignore = ["plugin"]
+
 _FAILED = pytest.StashKey[bool]()
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two for each core: a test spends half its time waiting for the processes that it watches."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -209,7 +209,7 @@ def test_what_is_no_store_or_a_newer_one(words: str, cli: Cli) -> None:
     (cli.store / "jobs.jsonl").write_bytes(newer + data.partition(b"\n")[2])
     assert "upgrade it" in failure(cli, words.split(), 3)
     said = complaint(cli.run("--store", "redis://h/0", *words.split(), check=2).stderr)
-    assert said.startswith("no store can be opened at redis:// URLs")
+    assert said.startswith("a store at a redis:// URL has no job file")
 
 
 def test_hostile_names_are_shown_harmless(cli: Cli) -> None:

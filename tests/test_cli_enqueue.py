@@ -288,6 +288,6 @@ def test_enqueue_imports_nothing_that_it_does_not_need(cli: Cli) -> None:
     unneeded = {
         "tabulate", "importlib.metadata", "multiprocessing", "shutil", "unicodedata",
         "queuectl.supervisor", "queuectl.worker", "queuectl.runner", "queuectl.cli.workers",
-        "queuectl.cli.jobs", "queuectl.cli.config",
+        "queuectl.cli.jobs", "queuectl.cli.config", "queuectl.store.registry",
     }  # fmt: skip
     assert unneeded.isdisjoint(modules)

@@ -12,8 +12,8 @@ from typing import Any, Collection, Dict, List, NamedTuple, Optional, Tuple
 import pytest
 
 from queuectl import clock
+from queuectl.store.head import Plan
 from queuectl.store.index import Index, Next
-from queuectl.store.record import Plan
 from test_index import HORIZON, NOW, offset_of
 
 USUAL = Plan("default", 0, None, 0, ())

@@ -12,8 +12,7 @@ import math
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass, field
-from typing import Any, Callable, Collection, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 from unittest import mock
 
 import pytest
@@ -29,13 +28,11 @@ from queuectl.manager import QueueManager
 from queuectl.newjob import NewJob
 from queuectl.store.base import Counts, Member
 from queuectl.store.file import FileStore
+from reference import START, WAITING, Entry, Reference, Refused
 
-START = 1_762_707_697_000
 # Where the disk is not waited for, if there is such a place: this is about what is kept.
 FAST = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
-WAITING = ("pending", "failed")
-OVER = ("completed", "dead", "cancelled")
 QUEUES = ("default", "q", "r")
 SERVED = st.none() | st.none() | st.lists(st.sampled_from(QUEUES), min_size=1, max_size=2)
 WHO = st.integers(0, 3)
@@ -93,56 +90,6 @@ OUTCOMES = st.one_of(
 )
 
 
-class Refused(Exception):  # noqa: N818  # It is no error, but what is to be expected.
-    """The queue must not do what it is asked for."""
-
-
-@dataclass(eq=False)
-class Entry:
-    """A job, as the reference has it. Times are in milliseconds."""
-
-    id: str
-    command: str
-    priority: int
-    queue: str
-    run_at: Optional[int]
-    key: Optional[str]
-    max_retries: int
-    # Its own base and longest delay.
-    backoff: Optional[Tuple[float, float]]
-    success_codes: Collection[int]
-    no_retry_on: Collection[int]
-    # Whom it follows, and whether any end of those will do.
-    parents: List[Tuple[Entry, bool]] = field(default_factory=list)
-    state: str = "pending"
-    attempts: int = 0
-    runs: int = 0
-    interruptions: int = 0
-    cancel_requested: bool = False
-    worker: Optional[str] = None
-    purged: bool = False
-
-    @property
-    def waits(self) -> bool:
-        return self.state in WAITING
-
-    @property
-    def is_over(self) -> bool:
-        return self.state in OVER
-
-    def blockers(self) -> List[Tuple[str, Entry]]:
-        """Those for which it waits."""
-        return [
-            ("after_any" if any_end else "after", parent)
-            for parent, any_end in self.parents
-            if not parent.purged and parent.state != "completed"
-            if not (any_end and parent.is_over)
-        ]
-
-    def end(self, state: str) -> None:
-        self.state, self.worker, self.run_at, self.cancel_requested = state, None, None, False
-
-
 class Process:
     """A process of the store: a supervisor with one worker, or a user's that is neither."""
 
@@ -168,14 +115,9 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.mkdtemp(dir=FAST)
         self.path = os.path.join(self.folder, "queuectl_data")
-        self.now = START
+        self.queue = Reference()
         self.clock = mock.patch.object(clock, "now", self.read_clock)
         self.clock.start()
-        # By seq, from 1 on; also those that were purged.
-        self.entries: List[Entry] = []
-        self.paused: Set[str] = set()
-        self.limits: Dict[str, int] = {}
-        self.base, self.longest = 2.0, 3600.0
         self.started = 0
         self.steps = 0
         self.user = Process(self.path, None, None)
@@ -185,7 +127,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.stale: List[Job] = []
 
     def read_clock(self) -> float:
-        return self.now / 1000
+        return self.queue.now / 1000
 
     def teardown(self) -> None:
         self.clock.stop()
@@ -220,17 +162,30 @@ class QueueMachine(RuleBasedStateMachine):
     def enqueue_many(self, who: int, batch: List[Dict[str, Any]]) -> None:
         self.submit(who, batch)
 
+    @rule(who=WHO, kinds=st.lists(st.sampled_from(["after", "after_any"]), min_size=2, max_size=3))
+    def enqueue_family(self, who: int, kinds: List[str]) -> None:
+        """Each is to follow the one before; the first runs soon, and once."""
+        children = [{kind: [number]} for number, kind in enumerate(kinds)]
+        self.submit(who, [{"priority": 10, "max_retries": 1}, *children])
+
+    @rule(who=WHO, slot=SLOT, queue=st.sampled_from(QUEUES))
+    def fill_queue(self, who: int, slot: int, queue: str) -> None:
+        """So many run as may, and one more waits."""
+        self.limit_queue(who, queue, 1)
+        self.submit(who, [{"priority": 10, "queue": queue}] * 2)
+        self.claim(slot)
+
     @rule(who=WHO, queue=st.sampled_from(QUEUES), paused=st.booleans())
     def pause_or_resume(self, who: int, queue: str, paused: bool) -> None:
         self.manager(who).set_queue(queue, paused=paused)
-        (self.paused.add if paused else self.paused.discard)(queue)
+        (self.queue.paused.add if paused else self.queue.paused.discard)(queue)
 
     @rule(who=WHO, queue=st.sampled_from(QUEUES), limit=st.sampled_from([None, 1, 1, 2]))
     def limit_queue(self, who: int, queue: str, limit: Optional[int]) -> None:
         self.manager(who).set_queue(queue, concurrency=limit)
-        self.limits.pop(queue, None)
+        self.queue.limits.pop(queue, None)
         if limit is not None:
-            self.limits[queue] = limit
+            self.queue.limits[queue] = limit
 
     @rule(
         who=WHO,
@@ -241,7 +196,7 @@ class QueueMachine(RuleBasedStateMachine):
         manager = self.manager(who)
         manager.configure("backoff_base", str(base))
         manager.configure("backoff_max", str(longest))
-        self.base, self.longest = base, longest
+        self.queue.base, self.queue.longest = base, longest
 
     @rule(who=WHO, picks=PICKS)
     def cancel(self, who: int, picks: List[int]) -> None:
@@ -253,9 +208,18 @@ class QueueMachine(RuleBasedStateMachine):
             return
         self.cancelled(done, meant)
 
+    @rule(who=WHO, slot=SLOT, ends=st.booleans())
+    def cancel_what_runs(self, who: int, slot: int, ends: bool) -> None:
+        self.claim(slot)
+        claimed = self.processes[slot].claimed
+        if claimed is not None:
+            self.cancel(who, [len(self.queue.entries) - claimed.seq])
+            if ends:
+                self.finish(slot, Outcome("Cancelled"), False, True)
+
     @rule(who=WHO, queue=st.sampled_from(QUEUES))
     def cancel_queue(self, who: int, queue: str) -> None:
-        meant = [each for each in self.there() if each.queue == queue and not each.is_over]
+        meant = [each for each in self.queue.there() if each.queue == queue and not each.is_over]
         self.cancelled(self.manager(who).cancel_all(JobFilter(queue=queue)), meant)
 
     @rule(who=WHO, picks=PICKS, of_dlq=st.booleans())
@@ -268,26 +232,26 @@ class QueueMachine(RuleBasedStateMachine):
         if meant is None or any(entry.state not in states for entry in meant):
             assert done is None
             return
-        keys = [entry.key for entry in self.there() if not entry.is_over or entry in meant]
+        keys = [entry.key for entry in self.queue.there() if not entry.is_over or entry in meant]
         if any(entry.is_over and keys.count(entry.key) > 1 for entry in meant if entry.key):
             assert done is None
             return
         assert [job.id for job in done] == [entry.id for entry in meant]
-        self.retried(meant)
+        self.queue.retried(meant)
 
     @rule(who=WHO, states=st.sampled_from([["dead"], ["cancelled"], ["failed", "dead"]]))
     def retry_all(self, who: int, states: List[str]) -> None:
-        meant = [entry for entry in self.there() if entry.state in states]
-        taken = {entry.key for entry in self.there() if not entry.is_over}
+        meant = [entry for entry in self.queue.there() if entry.state in states]
+        taken = {entry.key for entry in self.queue.there() if not entry.is_over}
         done = self.manager(who).retry_all(JobFilter(states))
-        retried = [self.entries[job.seq - 1] for job in done.jobs]
+        retried = [self.queue.entries[job.seq - 1] for job in done.jobs]
         begun = [entry.key for entry in retried if entry.is_over and entry.key]
         assert len(begun) == len(set(begun))
         assert taken.isdisjoint(begun)
         refused = [entry for entry in meant if entry not in retried]
         assert {entry.id for entry in refused} == set(done.refused)
         assert {entry.key for entry in refused} <= {*taken, *begun} - {None}
-        self.retried(retried)
+        self.queue.retried(retried)
 
     @rule(
         who=WHO,
@@ -306,7 +270,7 @@ class QueueMachine(RuleBasedStateMachine):
     def edit(self, who: int, pick: int, values: Dict[str, Any]) -> None:
         ids, values = self.ids([pick]), dict(values)
         delay = values.pop("delay", None)
-        run_at = {} if delay is None else {"run_at": (self.now + delay) / 1000}
+        run_at = {} if delay is None else {"run_at": (self.queue.now + delay) / 1000}
         done = self.attempt(lambda: self.manager(who).edit(ids[0], **values, **run_at))
         meant = self.named(ids)
         if meant is None or not (meant[0].waits or (meant[0].state == "dead" and not run_at)):
@@ -320,7 +284,7 @@ class QueueMachine(RuleBasedStateMachine):
         vars(entry).update(values)
         if delay is not None:
             entry.state = "pending"
-            entry.run_at = self.now + delay if delay > 0 else None
+            entry.run_at = self.queue.now + delay if delay > 0 else None
 
     @rule(
         who=WHO,
@@ -330,7 +294,7 @@ class QueueMachine(RuleBasedStateMachine):
     def purge(self, who: int, states: Sequence[str], queue: Optional[str]) -> None:
         meant = [
             entry
-            for entry in self.there()
+            for entry in self.queue.there()
             if entry.is_over and entry.state in states and queue in (None, entry.queue)
         ]
         done = self.manager(who).purge(JobFilter(states, queue))
@@ -360,6 +324,12 @@ class QueueMachine(RuleBasedStateMachine):
         process = self.processes[slot]
         if process.alive and process.claimed is not None:
             self.end_run(process, outcome, claims, fresh)
+
+    @rule(slot=SLOT)
+    def fail_for_good(self, slot: int) -> None:
+        """Often it is one of a family."""
+        self.claim(slot)
+        self.finish(slot, Outcome(None, 3), False, False)
 
     @rule(outcome=OUTCOMES)
     def finish_all(self, outcome: Outcome) -> None:
@@ -408,7 +378,7 @@ class QueueMachine(RuleBasedStateMachine):
             rescued = rescuer.manager.rescue(lost)
             if process.entry is not None:
                 assert rescued is not None
-                self.failed(process.entry, None)
+                self.queue.failed(process.entry, None)
                 assert process.claimed is not None
                 self.stale.append(process.claimed)
         for lost in found.values():
@@ -437,24 +407,26 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(milliseconds=st.sampled_from([1, 250, 1000, 60_000, 10_000_000]))
     def time_passes(self, milliseconds: int) -> None:
-        self.now += milliseconds
+        self.queue.now += milliseconds
 
     @rule(early=st.booleans())
     def something_falls_due(self, early: bool) -> None:
-        dues = [each.run_at for each in self.there() if each.waits and each.run_at is not None]
+        dues = [
+            each.run_at for each in self.queue.there() if each.waits and each.run_at is not None
+        ]
         if dues:
-            self.now = max(self.now, min(dues) - early)
+            self.queue.now = max(self.queue.now, min(dues) - early)
 
     @rule(milliseconds=st.sampled_from([1, 1000, 60_000, 10_000_000]))
     def clock_steps_back(self, milliseconds: int) -> None:
-        self.now -= milliseconds
+        self.queue.now -= milliseconds
 
     @rule(slot=SLOT)
     def all_run_that_can(self, slot: int) -> None:
         """Nobody waits for ever: only those behind a job that was given up are left."""
         for name in QUEUES:
             self.user.manager.set_queue(name, paused=False, concurrency=None)
-        self.paused, self.limits = set(), {}
+        self.queue.paused, self.queue.limits = set(), {}
         if self.dead:
             self.rescue(slot, False, False)
         self.restart(slot, None)
@@ -469,12 +441,12 @@ class QueueMachine(RuleBasedStateMachine):
                 due = process.store.next_due()
                 if due is None:
                     break
-                self.now = max(self.now, math.ceil(due * 1000))
+                self.queue.now = max(self.queue.now, math.ceil(due * 1000))
         assert process.manager.is_drained()
         for job in process.store.select(WAITING):
-            blockers = self.entries[job.seq - 1].blockers()
+            blockers = self.queue.entries[job.seq - 1].blockers()
             assert any(parent.state in (*WAITING, "dead", "cancelled") for _, parent in blockers)
-        assert not any(entry.waits and not entry.blockers() for entry in self.there())
+        assert not any(entry.waits and not entry.blockers() for entry in self.queue.there())
 
     # What must be so.
 
@@ -489,20 +461,20 @@ class QueueMachine(RuleBasedStateMachine):
             self.check_reasons([self.user, *living, fresh][self.steps % (len(living) + 2)])
         finally:
             fresh.store.close()
-        keys = [entry.key for entry in self.there() if entry.key and not entry.is_over]
+        keys = [entry.key for entry in self.queue.there() if entry.key and not entry.is_over]
         assert len(keys) == len(set(keys))
 
     def check(self, process: Process) -> None:
-        store, manager, there = process.store, process.manager, self.there()
+        store, manager, there = process.store, process.manager, self.queue.there()
         assert [_shown(job) for job in store.dump()[1]] == [
-            (self.entries.index(entry) + 1, *_wanted(entry)) for entry in there
+            (self.queue.entries.index(entry) + 1, *_wanted(entry)) for entry in there
         ]
         assert manager.counts() == _counts(there)
         assert store.tally() == {
             queue: _counts([entry for entry in there if entry.queue == queue])
             for queue in {entry.queue for entry in there}
         }
-        running = {queue: self.running(queue) for queue in QUEUES}
+        running = {queue: self.queue.running(queue) for queue in QUEUES}
         assert {"default": 0, **{q: n for q, n in store.running().items() if n}} == {
             "default": 0,
             **{q: n for q, n in running.items() if n},
@@ -511,34 +483,34 @@ class QueueMachine(RuleBasedStateMachine):
         assert store.bound() == sum(bool(entry.parents) for entry in waiting)
         assert manager.blocked() == sum(bool(entry.blockers()) for entry in waiting)
         assert manager.scheduled(store.counts()) == sum(
-            entry.state == "pending" and (entry.run_at or 0) > self.now for entry in there
+            entry.state == "pending" and (entry.run_at or 0) > self.queue.now for entry in there
         )
         for key in ("k", "K"):
             holder = store.holder(key)
             held = [each.id for each in there if each.key == key and not each.is_over]
             assert [holder.id] == held if holder is not None else not held
         for queues in (None, process.queues, ["q", "r"]):
-            claimable = bool(self.claimable(queues))
-            now = self.now / 1000
-            assert store.claimable(now, self.longest, queues) == claimable
-            assert manager.is_drained(queues) == self.is_drained(queues)
+            claimable = bool(self.queue.claimable(queues))
+            now = self.queue.now / 1000
+            assert store.claimable(now, self.queue.longest, queues) == claimable
+            assert manager.is_drained(queues) == self.queue.is_drained(queues)
 
     def check_reasons(self, process: Process, stopping: Sequence[Process] = ()) -> None:
         """Each reason is told for which a job waits, and no other."""
         serving = [each for each in self.processes if each.alive and each not in stopping]
-        for entry in self.there():
+        for entry in self.queue.there():
             job = process.store.get(entry.id)
             assert job is not None
             told = [(reason.kind, reason.what) for reason in process.manager.waiting_for(job)]
             wanted: List[Tuple[str, str]] = []
             if entry.waits:
                 wanted += [(kind, parent.id) for kind, parent in entry.blockers()]
-                if not self.is_due(entry) and entry.run_at is not None:
+                if not self.queue.is_due(entry) and entry.run_at is not None:
                     at = clock.to_iso(entry.run_at / 1000)
                     wanted.append(("retry" if entry.state == "failed" else "scheduled", at))
-                if entry.queue in self.paused:
+                if entry.queue in self.queue.paused:
                     wanted.append(("paused", entry.queue))
-                elif self.is_full(entry.queue):
+                elif self.queue.is_full(entry.queue):
                     wanted.append(("full", entry.queue))
                 if not serving:
                     wanted.append(("no_worker", ""))
@@ -548,76 +520,6 @@ class QueueMachine(RuleBasedStateMachine):
 
     # The reference.
 
-    def there(self) -> List[Entry]:
-        """The jobs that were not purged, oldest first."""
-        return [entry for entry in self.entries if not entry.purged]
-
-    def of(self, job_id: str) -> Optional[Entry]:
-        return next((entry for entry in self.there() if entry.id == job_id), None)
-
-    def running(self, queue: str) -> int:
-        return sum(each.state == "processing" and each.queue == queue for each in self.there())
-
-    def is_full(self, queue: str) -> bool:
-        return queue in self.limits and self.running(queue) >= self.limits[queue]
-
-    def is_due(self, entry: Entry) -> bool:
-        if entry.run_at is None or entry.run_at <= self.now:
-            return True
-        # The clock stepped back: no retry lies so far ahead.
-        longest = self.longest if entry.backoff is None else 2 * entry.backoff[1]
-        return entry.state == "failed" and entry.run_at > self.now + longest * 1000
-
-    def claimable(self, queues: Optional[Collection[str]]) -> List[Entry]:
-        """The jobs that may be claimed now, those to be claimed first in front."""
-        found = [
-            entry
-            for entry in self.there()
-            if entry.waits and self.is_due(entry) and not entry.blockers()
-            if queues is None or entry.queue in queues
-            if entry.queue not in self.paused and not self.is_full(entry.queue)
-        ]
-        return sorted(found, key=lambda entry: -entry.priority)
-
-    def is_drained(self, queues: Optional[Collection[str]]) -> bool:
-        """Nothing runs, can be claimed, or waits for nothing but its retry."""
-        served = [each for each in self.there() if queues is None or each.queue in queues]
-        return not self.claimable(queues) and not any(
-            entry.state == "processing"
-            or (entry.state == "failed" and entry.queue not in self.paused and not entry.blockers())
-            for entry in served
-        )
-
-    def give_up(self, ended: List[Entry]) -> List[Entry]:
-        """Cancel those that can no more run: they were to follow one of these."""
-        found: List[Entry] = []
-        left = list(ended)
-        while left:
-            parent = left.pop()
-            for entry in self.there():
-                if entry.waits and (parent, False) in entry.parents:
-                    entry.end("cancelled")
-                    found.append(entry)
-                    left.append(entry)
-        return found
-
-    def failed(self, entry: Entry, exit_code: Optional[int]) -> None:
-        if entry.cancel_requested:
-            entry.end("cancelled")
-            self.give_up([entry])
-        elif entry.attempts < max(entry.max_retries, 1) and exit_code not in entry.no_retry_on:
-            base, longest = entry.backoff or (self.base, self.longest)
-            entry.end("failed")
-            delay = min(base**entry.attempts, longest, clock.MAX_DURATION)
-            entry.run_at = self.now + math.floor(delay * 1000)
-        else:
-            entry.end("dead")
-
-    def retried(self, entries: List[Entry]) -> None:
-        for entry in entries:
-            entry.attempts = entry.attempts if entry.state == "failed" else 0
-            entry.end("pending")
-
     def cancelled(self, done: Any, meant: List[Entry]) -> None:
         ended = [entry for entry in meant if entry.waits]
         for entry in meant:
@@ -625,13 +527,13 @@ class QueueMachine(RuleBasedStateMachine):
                 entry.end("cancelled")
             else:
                 entry.cancel_requested = True
-        followers = self.give_up(ended)
+        followers = self.queue.give_up(ended)
         assert done is not None
         assert [job.id for job in done.jobs] == [entry.id for entry in meant] or len(meant) > 1
         assert {job.id for job in done.followers} == {entry.id for entry in followers}
 
     def purged(self, done: Any, meant: List[Entry]) -> None:
-        followers = self.give_up([entry for entry in meant if entry.state != "completed"])
+        followers = self.queue.give_up([entry for entry in meant if entry.state != "completed"])
         for entry in meant:
             entry.purged = True
         assert done is not None
@@ -660,22 +562,22 @@ class QueueMachine(RuleBasedStateMachine):
 
     def ids(self, picks: Sequence[int]) -> List[str]:
         """The ids of some jobs, the newest first; maybe of such that are purged."""
-        if not self.entries:
+        if not self.queue.entries:
             return ["none"]
-        return [self.entries[-1 - pick % len(self.entries)].id for pick in picks]
+        return [self.queue.entries[-1 - pick % len(self.queue.entries)].id for pick in picks]
 
     def named(self, ids: Sequence[str]) -> Optional[List[Entry]]:
         """The jobs of these ids, each once; nothing if one is missing."""
-        found = [self.of(job_id) for job_id in dict.fromkeys(ids)]
+        found = [self.queue.of(job_id) for job_id in dict.fromkeys(ids)]
         present = [entry for entry in found if entry is not None]
         return present if len(present) == len(found) else None
 
     def submit(self, who: int, batch: List[Dict[str, Any]]) -> None:
         requests = self.requests(batch)
         receipt = self.attempt(lambda: self.manager(who).submit(requests))
-        before = self.there()
+        before = self.queue.there()
         try:
-            jobs = self.admitted(requests)
+            jobs = self.queue.admitted(requests)
         except Refused:
             assert receipt is None
             return
@@ -684,7 +586,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert receipt.known == {entry.id for entry in jobs if entry in before}
 
     def requests(self, batch: List[Dict[str, Any]]) -> List[NewJob]:
-        first = len(self.entries) + 1
+        first = len(self.queue.entries) + 1
         ids = []
         for number, options in enumerate(batch):
             reused = self.ids([options["reuse"]])[0] if "reuse" in options else "none"
@@ -701,103 +603,18 @@ class QueueMachine(RuleBasedStateMachine):
             for kind in ("after", "after_any"):
                 values[kind] = [name(pick) for pick in options.get(kind, ())]
             if "delay" in options:
-                values["run_at"] = (self.now + options["delay"]) / 1000
+                values["run_at"] = (self.queue.now + options["delay"]) / 1000
             requests.append(NewJob(f"echo {job_id}", id=job_id, cwd="/", **values))
         return requests
-
-    def admitted(self, requests: List[NewJob]) -> List[Entry]:
-        """Take in new jobs, and return the one that each request means; raise Refused."""
-        # By id, the request that is meant: the first of its key.
-        firsts: Dict[str, NewJob] = {}
-        for request in requests:
-            rivals = [r for r in firsts.values() if r.unique and r.unique == request.unique]
-            _refuse_unless(request.id not in firsts)
-            _refuse_unless(not rivals or request.on_conflict in (None, "skip"))
-            firsts[str(request.id)] = rivals[0] if rivals else request
-        own = [request for request in requests if firsts[str(request.id)] is request]
-        jobs: Dict[str, Entry] = {}
-        replaced: List[Entry] = []
-        for request in own:
-            _refuse_unless(self.of(str(request.id)) is None)
-            held = [e for e in self.there() if e.key and e.key == request.unique and not e.is_over]
-            jobs[str(request.id)] = self.entry(request)
-            if held and request.on_conflict in (None, "skip"):
-                jobs[str(request.id)] = held[0]
-            elif held:
-                _refuse_unless(request.on_conflict == "replace" and held[0].waits)
-                replaced += held
-        jobs = {job_id: jobs[str(first.id)] for job_id, first in firsts.items()}
-        follows = {
-            str(request.id): {
-                str(firsts[name].id) if name in firsts else "" for name in self.tie(request, jobs)
-            }
-            for request in own
-        }
-        _refuse_circles(follows)
-        new = [job for job in jobs.values() if job not in self.entries]
-        doomed = self.descendants(replaced)
-        _refuse_unless(doomed.isdisjoint(parent for job in new for parent, _ in job.parents))
-        for entry in doomed:
-            entry.end("cancelled")
-        self.entries += dict.fromkeys(new)
-        return list(jobs.values())
-
-    def tie(self, request: NewJob, jobs: Dict[str, Entry]) -> List[str]:
-        """Have a new job wait for its parents; return the ids by which it names them."""
-        job = jobs[str(request.id)]
-        wanted = [(name, False) for name in request.after]
-        wanted += [(name, True) for name in request.after_any]
-        for name, any_end in wanted:
-            parent = jobs.get(name) or self.of(name)
-            if parent is None or (parent.state == "cancelled" and not any_end):
-                raise Refused
-            is_waited_for = not (parent.is_over if any_end else parent.state == "completed")
-            if job not in self.entries and is_waited_for and (parent, any_end) not in job.parents:
-                job.parents.append((parent, any_end))
-        return [name for name, _ in wanted]
-
-    def descendants(self, entries: List[Entry]) -> Set[Entry]:
-        found = set(entries)
-        while True:
-            more = {
-                entry
-                for entry in self.there()
-                if entry.waits and any((parent, False) in entry.parents for parent in found)
-            }
-            if more <= found:
-                return found
-            found |= more
-
-    def entry(self, request: NewJob) -> Entry:
-        backoff = None
-        base, longest = request.backoff_base, request.backoff_max
-        if base is not None or longest is not None:
-            backoff = (
-                self.base if base is None else base,
-                min(self.longest if longest is None else longest, clock.MAX_DURATION),
-            )
-        at = None if request.run_at is None else round(request.run_at * 1000)
-        return Entry(
-            str(request.id),
-            request.command,
-            request.priority or 0,
-            request.queue or "default",
-            at if at is not None and at > self.now else None,
-            request.unique,
-            3 if request.max_retries is None else request.max_retries,
-            backoff,
-            request.success_codes or (0,),
-            request.no_retry_on or (),
-        )
 
     def claim_next(self, process: Process, done: Optional[Job] = None) -> bool:
         """Claim as the worker of a process; tell whether there was a job."""
         assert process.worker is not None
-        but = self.entries[done.seq - 1] if done is not None else None
+        but = self.queue.entries[done.seq - 1] if done is not None else None
         job = process.manager.claim(process.worker, done, queues=process.queues)
         if done is not None:
             self.ended(process)
-        wanted = [entry for entry in self.claimable(process.queues) if entry is not but]
+        wanted = [entry for entry in self.queue.claimable(process.queues) if entry is not but]
         process.claimed = job
         process.entry = None
         assert (None if job is None else job.id) == next((each.id for each in wanted), None)
@@ -817,10 +634,10 @@ class QueueMachine(RuleBasedStateMachine):
         """Who finds nothing sleeps until then: it must not be too late."""
         dues = [
             entry.run_at
-            for entry in self.there()
+            for entry in self.queue.there()
             if entry.waits and entry.run_at is not None and not entry.blockers()
             if process.queues is None or entry.queue in process.queues
-            if entry.queue not in self.paused and not self.is_full(entry.queue)
+            if entry.queue not in self.queue.paused and not self.queue.is_full(entry.queue)
         ]
         due = process.store.next_due(process.queues)
         assert (due is None and not dues) or round((due or 0) * 1000) == min(dues)
@@ -855,36 +672,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert entry is not None
         assert process.claimed is not None
         self.stale.append(process.claimed)
-        if outcome.interrupted:
-            entry.interruptions += 1
-            if entry.cancel_requested:
-                entry.end("cancelled")
-                self.give_up([entry])
-            else:
-                entry.end("pending")
-                entry.attempts -= 1
-        elif (
-            outcome.exit_code in entry.success_codes
-            and not outcome.timed_out
-            and not (entry.cancel_requested and outcome.error is not None)
-        ):
-            entry.end("completed")
-        else:
-            self.failed(entry, outcome.exit_code)
-
-
-def _refuse_unless(condition: bool) -> None:
-    if not condition:
-        raise Refused
-
-
-def _refuse_circles(follows: Dict[str, Set[str]]) -> None:
-    left = dict(follows)
-    while left:
-        free = [job_id for job_id, others in left.items() if others.isdisjoint(left)]
-        _refuse_unless(bool(free))
-        for job_id in free:
-            del left[job_id]
+        self.queue.ended(entry, **outcome._asdict())
 
 
 def _shown(job: Job) -> Tuple[Any, ...]:
@@ -935,14 +723,14 @@ class LongQueueMachine(QueueMachine):
 
 
 QueueMachine.TestCase.settings = settings(
-    max_examples=20,
+    max_examples=15,
     stateful_step_count=40,
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=list(HealthCheck),
 )
 LongQueueMachine.TestCase.settings = settings(
-    QueueMachine.TestCase.settings, max_examples=60, stateful_step_count=60
+    QueueMachine.TestCase.settings, max_examples=30, stateful_step_count=50
 )
 TestQueueMachine = pytest.mark.timeout(300)(QueueMachine.TestCase)
 TestLongQueueMachine = pytest.mark.slow(pytest.mark.timeout(600)(LongQueueMachine.TestCase))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Iterator, List
+from typing import Callable, Iterator
 
 import pytest
 
 from queuectl.store.base import Store
-from queuectl.store.file import FileStore
-from queuectl.store.opening import open_store
 from queuectl.testing import MemoryStore, StoreContract
 
 
@@ -27,35 +25,11 @@ class TestMemoryStore(StoreContract):
 
 class TestFileStore(StoreContract):
     @pytest.fixture
-    def reopen(self, tmp_path: Path) -> Iterator[Callable[[], Store]]:
-        opened: List[FileStore] = []
-
-        def reopen() -> FileStore:
-            opened.append(FileStore(str(tmp_path / "queuectl_data")))
-            return opened[-1]
-
-        yield reopen
-        for store in opened:
-            store.close()
-
-    @pytest.fixture
-    def store(self, reopen: Callable[[], Store]) -> Store:
-        return reopen()
+    def url(self, tmp_path: Path) -> str:
+        return str(tmp_path / "queuectl_data")
 
 
 class TestRedisStore(StoreContract):
     @pytest.fixture
-    def reopen(self, redis_url: str) -> Iterator[Callable[[], Store]]:
-        opened: List[Store] = []
-
-        def reopen() -> Store:
-            opened.append(open_store(redis_url, True, lambda text: None))
-            return opened[-1]
-
-        yield reopen
-        for store in opened:
-            store.close()
-
-    @pytest.fixture
-    def store(self, reopen: Callable[[], Store]) -> Store:
-        return reopen()
+    def url(self, redis_url: str) -> str:
+        return redis_url

@@ -14,8 +14,8 @@ import pytest
 from queuectl.errors import StoreError
 from queuectl.job import Job
 from queuectl.store.base import Member
+from queuectl.store.head import HEADS
 from queuectl.store.journal import commit_line, parse_commit
-from queuectl.store.record import HEADS
 from queuectl.store.repair import Repaired
 from queuectl.testing.common import NOW, add, claim_one, everything, new_job, run_and_complete
 from test_store_crash import KILLED, die_at

@@ -193,7 +193,7 @@ def use_everything(disk: Disk) -> None:
     disk.unsynced.touch()
     disk.boot.unlink()
     add(store, "e")
-    recovery.mark_unsynced(store._folder)
+    recovery.mark_unsynced(store.folder)
 
 
 def test_a_new_store_is_on_the_disk_with_all_the_folders_that_lead_to_it(

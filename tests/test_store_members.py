@@ -190,7 +190,7 @@ class TestDeath:
         in_child(die)
         store = disk.open()
         with monkeypatch.context() as patch:
-            patch.setattr(FileStore, "_claimed_by", fail)
+            patch.setattr(FileStore, "claimed_by", fail)
             with pytest.raises(StoreLockedError):
                 store.lost()
         assert lost_ids(disk.open().lost()) == ["w1"]

@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 
 from queuectl import job as rules
 from queuectl.job import Job, JobState
+from queuectl.store.head import HEADS, Plan, read_plan
 from queuectl.store.journal import Commit
-from queuectl.store.record import (
-    HEADS,
-    Plan,
-    from_line,
-    none_if_purged,
-    purged_line,
-    read_plan,
-    to_line,
-)
+from queuectl.store.record import from_line, none_if_purged, purged_line, to_line
 from queuectl.store.rewrite import is_worthwhile
 from queuectl.testing.common import NOW
 

@@ -43,10 +43,10 @@ def overwrite(path: str, offset: int, data: bytes) -> None:
 
 def test_a_look_takes_no_lock_and_reads_only_what_is_new(store: FileStore, look: Look) -> None:
     look()
-    path = store._folder.job_file
+    path = store.folder.job_file
     with open(path, "rb") as file:
         at = file.read().index(b'"command"')
-    with StoreLock(store._folder.lock):
+    with StoreLock(store.folder.lock):
         overwrite(path, at, b"*")
         look()
     overwrite(path, at, b'"')
@@ -59,7 +59,7 @@ def test_a_look_takes_no_lock_and_reads_only_what_is_new(store: FileStore, look:
 def test_what_is_not_committed_is_not_seen(store: FileStore, look: Look) -> None:
     look()
     before = look()
-    path = store._folder.job_file
+    path = store.folder.job_file
     size = os.path.getsize(path)
     with open(path, "ab") as file:
         file.write(b'{"id":"a","seq":1,"state":"processing","run_at":null')
@@ -73,9 +73,9 @@ def test_damage_is_an_error_and_no_data(new: bool, store: FileStore, look: Look)
     """Damage in what is new, and anywhere if the file has to be looked through."""
     if new:
         look()
-    size = os.path.getsize(store._folder.job_file)
+    size = os.path.getsize(store.folder.job_file)
     claim_one(store)
-    overwrite(store._folder.job_file, size + 20 if new else 200, b"\0")
+    overwrite(store.folder.job_file, size + 20 if new else 200, b"\0")
     with pytest.raises(DamagedError):
         look()
 

@@ -43,6 +43,7 @@ _SECTIONS = {
         "doctor": "queuectl.cli.doctor:doctor",
         "export": "queuectl.cli.transfer:export_queue",
         "import": "queuectl.cli.transfer:import_queue",
+        "stores": "queuectl.cli.stores:stores",
     },
     "Configuration": {"config": "queuectl.cli.config:config"},
     "Dead letter queue": {"dlq": "queuectl.cli.dlq:dlq"},

@@ -498,4 +498,4 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of everything this process holds of the store."""
+        """Let go of everything this process holds of the store; again, it does nothing."""

@@ -20,7 +20,6 @@ from typing import (
     Iterable,
     Iterator,
     List,
-    Mapping,
     Optional,
     Sequence,
     Tuple,
@@ -40,16 +39,12 @@ from queuectl.errors import (
 from queuectl.job import Job, JobState
 from queuectl.queues import Rules, closed_queues, is_rule, read_rules
 from queuectl.store import creation, settings_file
-from queuectl.store.base import Activity, Counts, Lost, Member, Notice, Store, Watch
+from queuectl.store.base import Activity, Counts, Member, Notice, Watch
 from queuectl.store.disk import failure
-from queuectl.store.folder import StoreFolder
 from queuectl.store.jobfile import JobFile
 from queuectl.store.journal import Journal
-from queuectl.store.kept import keep_spool, trim
-from queuectl.store.lock import StoreLock
-from queuectl.store.members import Members
+from queuectl.store.local import LocalStore
 from queuectl.store.record import from_line, none_if_purged, purged_line, to_line
-from queuectl.store.rewrite import is_worthwhile, rewrite
 from queuectl.store.watched import NOTHING, Watched
 from queuectl.values import DEFAULT_QUEUE
 
@@ -59,7 +54,7 @@ if TYPE_CHECKING:
 _SYNC_INTERVAL = 0.5
 
 
-class FileStore(Store):
+class FileStore(LocalStore):
     """A store in a folder.
 
     Args:
@@ -75,15 +70,13 @@ class FileStore(Store):
     """
 
     def __init__(self, path: str, create: bool = True, notice: Notice = lambda text: None) -> None:
-        self._folder = StoreFolder(path)
+        super().__init__(path)
         # However it was reached, it has one name: by that a rescuer knows the jobs of this store
         # from those of others.
-        self.url = os.path.realpath(self._folder.path)
-        self._lock = StoreLock(self._folder.lock)
+        self.url = os.path.realpath(self.folder.path)
         self._notice = notice
-        creation.open_folder(self._folder, self._lock, create, notice)
-        self._file = JobFile(self._folder, self._lock, notice)
-        self._members = Members(self._folder.workers)
+        creation.open_folder(self.folder, self.lock, create, notice)
+        self._file = JobFile(self.folder, self.lock, notice)
         self._settings: Dict[str, str] = {}
         self._settings_version: Optional[Tuple[int, int, int]] = None
         self._rules: Rules = {}
@@ -97,8 +90,7 @@ class FileStore(Store):
         self._file.close()
         if self._activity is not None:
             self._activity.close()
-        self._lock.close()
-        self._members.forget()
+        super().close()
 
     def add(
         self, jobs: Sequence[Job], given_ids: Sequence[str] = (), also: Sequence[Job] = ()
@@ -114,7 +106,7 @@ class FileStore(Store):
             if keys:
                 _require_free([job for job in jobs if not job.is_over], also, watched)
             # A purge that died left the output of other jobs of these ids.
-            self._folder.drop_logs(given_ids)
+            self.folder.drop_logs(given_ids)
             first = self._file.journal.meta["seq"] + 1
             seq_of: Dict[str, int] = {}
             if any(job.after or job.after_any for job in jobs):
@@ -133,7 +125,7 @@ class FileStore(Store):
         else:
             with self._file.writing():
                 added = write(NOTHING)
-        self._members.tell_news(len(added))
+        self.tell_news(len(added))
         for job in also:
             self._tell_of_end(job)
         self._file.sync()
@@ -255,7 +247,7 @@ class FileStore(Store):
             before = [self._require_successor(job, watched) for job in also]
             # First, as it may make the room that the commit needs. If we die now, jobs are left
             # that have no output.
-            self._folder.drop_logs(job.id for job in jobs)
+            self.folder.drop_logs(job.id for job in jobs)
             self._file.append(
                 [*map(purged_line, jobs), *map(to_line, also)],
                 [*jobs, *before],
@@ -284,131 +276,51 @@ class FileStore(Store):
         paused = [name for name, rule in self._queue_rules().items() if rule.paused]
         return self._file.load_index().awaits_retry(queues, paused)
 
-    def listen(self) -> int:
-        return self._members.listen()
-
-    def hear(self) -> int:
-        return self._members.hear()
-
-    def after_fork(self) -> None:
-        self._members.forget()
-        self._lock.close()
+    def require_present(self) -> None:
+        self._file.reopen_if_replaced()
 
     def enroll(self, member: Member) -> None:
-        with self._lock:
-            # Nobody must join a store that was made anew: it would not know what to make of the
-            # member.
-            self._file.reopen_if_replaced()
-            try:
-                self._members.join(member)
-            except FileNotFoundError:
-                self._require_present()
-                raise
-            except OSError as error:
-                raise failure("join", self._folder.workers, error) from error
-
-    def note(self, member: Member) -> None:
         try:
-            self._members.note(member)
+            # Whoever works on for long may find no descriptor left when they are needed.
+            import queuectl.store.index
+            import queuectl.store.rewrite  # noqa: F401
         except OSError as error:
-            raise failure("write to", self._folder.workers, error) from error
+            raise failure("join", self.folder.workers, error) from error
+        super().enroll(member)
 
-    def leave(self, member_id: str) -> None:
-        with self._lock:
-            self._members.leave(member_id)
-
-    def members(self, role: str) -> List[Member]:
-        return [member for member in self._members.living() if member.role == role]
-
-    def lost(self, thorough: bool = False) -> List[Lost]:
-        found: List[Lost] = []
-        if thorough or self._members.has_dead():
-            with self._lock:
-                dead = list(self._members.take_dead())
-            try:
-                for member_id in dead:
-                    member = self._members.read(member_id) or _unknown(member_id)
-                    found.append(Lost(member, self._claimed_by(member_id)))
-            except BaseException:
-                # Whoever looks next, we or another supervisor, must find them.
-                self._members.release_dead(dead)
-                raise
-        if thorough:
-            found.extend(self._without_trace())
-        return found
-
-    def bury(self, lost: Lost) -> None:
-        member = lost.member
-        if member.job is not None:
-            kept = self.kept_output(member.job, member.run)
-            keep_spool(self._folder, self.spool(member.id), kept)
-        with self._lock:
-            self._members.drop_dead(member.id)
-
-    def ask_to_stop(self, member_id: str, force: bool) -> bool:
-        return self._members.ask_to_stop(member_id, force)
-
-    def stop_asked(self) -> Optional[bool]:
-        return self._members.stop_asked
+    def claimed_by(self, worker: str) -> Optional[Job]:
+        return self._file.read(lambda snapshot: snapshot.claimed_by(worker))
 
     def settings(self) -> Dict[str, str]:
         version = None
         try:
-            status = os.stat(self._folder.settings)
+            status = os.stat(self.folder.settings)
             version = (status.st_ino, status.st_mtime_ns, status.st_size)
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise failure("read", self._folder.settings, error) from error
+            raise failure("read", self.folder.settings, error) from error
         if version != self._settings_version:
-            self._settings = settings_file.read(self._folder.settings)
+            self._settings = settings_file.read(self.folder.settings)
             self._settings_version = version
         return self._settings
 
     def configure(self, changes: Dict[str, Optional[str]]) -> None:
-        self._require_present()
-        with self._lock:
-            self._require_present()
+        self.require_present()
+        with self.lock:
+            self.require_present()
             # Read anew: two changes within a tick of the clock look the same to `settings`.
-            stored = {**settings_file.read(self._folder.settings), **changes}
+            stored = {**settings_file.read(self.folder.settings), **changes}
             settings_file.write(
-                self._folder.settings,
+                self.folder.settings,
                 {name: text for name, text in stored.items() if text is not None},
             )
         if any(map(is_rule, changes)):
-            self._members.tell_news(MAX_WORKERS)
-
-    def spool(self, worker: str) -> str:
-        return self._members.path(worker, "out")
-
-    def kept_output(self, job_id: str, run: int) -> str:
-        return self._folder.log(job_id, run)
-
-    def trim_output(self, limit: int, spared: Callable[[], Mapping[str, int]]) -> None:
-        for _ in trim(self._folder, limit, spared):
-            pass
+            self.tell_news(MAX_WORKERS)
 
     def age(self) -> float:
         made = clock.from_iso(self._file.journal.header["created_at"])
         return max(clock.now() - made, 0.0)
-
-    def take_turn(self, interval: float) -> bool:
-        path = self._folder.turn
-        try:
-            # One in the future is that of a clock that has stepped back.
-            if 0 <= clock.now() - os.stat(path).st_mtime < interval:
-                return False
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise failure("open", path, error) from error
-        self._require_present()
-        try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o600))
-            os.utime(path)
-        except OSError as error:
-            raise failure("write to", path, error) from error
-        return True
 
     def sync(self) -> None:
         self._file.reopen_if_replaced()
@@ -425,12 +337,16 @@ class FileStore(Store):
                 self._synced_state = state
 
     def rewrite_due(self) -> bool:
+        from queuectl.store.rewrite import is_worthwhile
+
         return is_worthwhile(self._file.tail(), self._file.journal.header)
 
     def rewrite(self) -> bool:
-        self._require_present()
+        from queuectl.store.rewrite import rewrite
+
+        self.require_present()
         try:
-            return rewrite(self._folder, self._lock, self._file.cut_tail)
+            return rewrite(self.folder, self.lock, self._file.cut_tail)
         except (DamagedError, StoreGoneError):
             # It may have been read while a writer cut a torn tail, or await the check of the first
             # writer; and what is gone may be the history alone.
@@ -523,7 +439,7 @@ class FileStore(Store):
 
     def _another_file(self) -> JobFile:
         """The job file, opened once more, to be at another place in it."""
-        return JobFile(self._folder, self._lock, self._notice)
+        return JobFile(self.folder, self.lock, self._notice)
 
     def _queue_rules(self) -> Rules:
         stored = self.settings()
@@ -544,33 +460,9 @@ class FileStore(Store):
     def _tell_of_end(self, job: Job) -> None:
         """Tell the supervisors of what may be claimed now that could not before."""
         if job.waits:
-            self._members.tell_news(1)
+            self.tell_news(1)
         elif job.dependents or self._rules_of is None or job.queue in self._rules:
-            self._members.tell_news(job.dependents + 1)
-
-    def _claimed_by(self, worker: str) -> Optional[Job]:
-        return self._file.read(lambda snapshot: snapshot.claimed_by(worker))
-
-    def _without_trace(self) -> Iterator[Lost]:
-        if self.counts().processing == 0:
-            # As mostly when work begins: then the file need not be read through for it.
-            return
-        # A worker enrols before it claims, and leaves after it has finished. So one of a claim that
-        # was there before we looked for the worker in vain, and is still there after, left no
-        # trace.
-        gone = [
-            job.worker
-            for job in self.select([JobState.PROCESSING])
-            if job.worker is not None and not self._members.has_trace(job.worker)
-        ]
-        if gone:
-            for job in self.select([JobState.PROCESSING]):
-                if job.worker in gone:
-                    yield Lost(_unknown(job.worker), job)
-
-    def _require_present(self) -> None:
-        """Raise StoreGoneError if the store was removed, or another made in its place."""
-        self._file.reopen_if_replaced()
+            self.tell_news(job.dependents + 1)
 
 
 def _require_free(jobs: Iterable[Job], others: Sequence[Job], watched: Watched) -> None:
@@ -597,7 +489,3 @@ def _running(meta: Dict[str, Any]) -> Dict[str, int]:
     running = dict(meta["running"])
     running[DEFAULT_QUEUE] = meta["counts"][JobState.PROCESSING] - sum(running.values())
     return running
-
-
-def _unknown(worker: str) -> Member:
-    return Member(worker, "worker", worker, 0, "", clock.to_iso(0), "")

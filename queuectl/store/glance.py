@@ -12,8 +12,9 @@ from typing import Callable, Dict, List, NamedTuple
 
 from queuectl.errors import StoreError
 from queuectl.store.folder import StoreFolder
+from queuectl.store.head import HEADS
 from queuectl.store.journal import Journal
-from queuectl.store.record import HEADS, PURGED
+from queuectl.store.record import PURGED
 
 # The end of a file is read in steps, each four times as long, as long as it holds too little.
 _FIRST_REACH = 1 << 18

@@ -21,8 +21,9 @@ from typing import Collection, Dict, Iterator, NamedTuple, Optional, Set, Tuple
 
 from queuectl import clock
 from queuectl.job import OVER, JobState
+from queuectl.store.head import Plan
 from queuectl.store.lane import Lane
-from queuectl.store.record import PURGED, Plan
+from queuectl.store.record import PURGED
 from queuectl.values import DEFAULT_QUEUE
 
 _CLAIMABLE = JobState.PENDING.encode()

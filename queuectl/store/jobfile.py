@@ -18,7 +18,17 @@ import contextlib
 import errno
 import math
 import os
-from typing import Any, Callable, Collection, Dict, Iterator, Optional, Sequence, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterator,
+    Optional,
+    Sequence,
+    TypeVar,
+)
 
 from queuectl import clock
 from queuectl.errors import (
@@ -33,13 +43,14 @@ from queuectl.store import recovery
 from queuectl.store.base import Notice
 from queuectl.store.disk import failure, sync_folder, unconfirmed
 from queuectl.store.folder import StoreFolder
-from queuectl.store.index import Index
 from queuectl.store.journal import Commit, Journal
 from queuectl.store.lock import StoreLock
-from queuectl.store.record import HEADS, read_plan
-from queuectl.store.snapshot import Snapshot
 from queuectl.store.watched import Watched
 from queuectl.values import DEFAULT_QUEUE
+
+if TYPE_CHECKING:
+    from queuectl.store.index import Index
+    from queuectl.store.snapshot import Snapshot
 
 T = TypeVar("T")
 
@@ -99,7 +110,7 @@ class JobFile:
     def load_index(self) -> Index:
         """Read the whole file into an index, and keep that up to date from now on."""
         if self.index is None:
-            self.index = Index()
+            self.index = _new_index()
             self.journal.rewind()
             self.follow()
         return self.index
@@ -317,7 +328,7 @@ class JobFile:
         self.journal.rewind()
         if self.index is not None:
             held = self.index.held
-            self.index = Index()
+            self.index = _new_index()
             self.index.held = held
 
     def _follow(self) -> int:
@@ -351,6 +362,8 @@ class JobFile:
         return bool(last.meta["news"] == self.journal.meta["news"])
 
     def _visit(self, offset: int, block: bytes) -> None:
+        from queuectl.store.head import HEADS, read_plan
+
         put = None if self.index is None else self.index.put
         watched = self._watched
         for match in HEADS.finditer(block):
@@ -402,6 +415,8 @@ class JobFile:
         return Watched(snapshot.newest_lines(job_ids), holders)
 
     def _snapshot(self) -> Snapshot:
+        from queuectl.store.snapshot import Snapshot
+
         self.reopen_if_replaced()
         while True:
             try:
@@ -441,6 +456,12 @@ class JobFile:
         else:
             self._vouched = vouched
         self._boot_checked = True
+
+
+def _new_index() -> Index:
+    from queuectl.store.index import Index
+
+    return Index()
 
 
 def _is_bound(job: Job) -> bool:

@@ -10,9 +10,7 @@ from queuectl.errors import InvalidValueError, RequestError
 from queuectl.store.base import Notice, Store
 from queuectl.store.folder import StoreFolder, find_folder
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.ASCII)
-
-_ON_REDIS = ("redis://", "rediss://", "unix://", "redis+sentinel://")
+_URL = r"[a-z][a-z0-9+.-]*://"
 
 
 def locate(location: Optional[str] = None) -> str:
@@ -28,7 +26,7 @@ def locate(location: Optional[str] = None) -> str:
         RequestError: it depends on the current folder, which was deleted.
     """
     location = location or os.environ.get("QUEUECTL_STORE")
-    if location and (os.path.isabs(location) or _URL.match(location)):
+    if location and (os.path.isabs(location) or re.match(_URL, location)):
         return location
     try:
         here = os.getcwd()
@@ -51,11 +49,10 @@ def open_store(location: str, create: bool, notice: Notice) -> Store:
         InvalidValueError: there is no kind of store for this URL.
         StoreError, DamagedError, StoreLockedError: see `queuectl.errors`.
     """
-    if location.startswith(_ON_REDIS):
-        from queuectl.store.redis import RedisStore
+    if re.match(_URL, location):
+        from queuectl.store.registry import open_url
 
-        return RedisStore(location, create, notice)
-    _require_folder(location)
+        return open_url(location, create, notice)
     from queuectl.store.file import FileStore
 
     return FileStore(location, create, notice)
@@ -70,13 +67,7 @@ def find_files(location: str) -> StoreFolder:
     Raises:
         InvalidValueError: such a store has no files.
     """
-    _require_folder(location)
-    return StoreFolder(location)
-
-
-def _require_folder(location: str) -> None:
-    url = _URL.match(location)
+    url = re.match(_URL, location)
     if url is not None:
-        raise InvalidValueError(
-            f"no store can be opened at {url[0]} URLs: give the path of a folder"
-        )
+        raise InvalidValueError(f"a store at a {url[0]} URL has no job file: give a folder")
+    return StoreFolder(location)

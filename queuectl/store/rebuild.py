@@ -18,10 +18,11 @@ from queuectl.job import JobState
 from queuectl.store import recovery
 from queuectl.store.disk import sync_data, sync_folder, write_all
 from queuectl.store.folder import StoreFolder
+from queuectl.store.head import HEADS
 from queuectl.store.inventory import Inventory
 from queuectl.store.journal import Journal, header_line
 from queuectl.store.look import Look, generations, new_identity
-from queuectl.store.record import HEADS, PURGED, write_record
+from queuectl.store.record import PURGED, write_record
 from queuectl.store.rewrite import batches, remove_histories
 from queuectl.store.survey import Survey
 from queuectl.values import DEFAULT_QUEUE

@@ -15,8 +15,9 @@ from zlib import crc32
 from queuectl.errors import DamagedError
 from queuectl.job import WAITING, Job, JobState
 from queuectl.store.disk import Mapped, failure, map_file, open_file
+from queuectl.store.head import HEADS
 from queuectl.store.journal import REASON, SHORTER, Journal
-from queuectl.store.record import HEADS, PURGED, from_line, none_if_purged
+from queuectl.store.record import PURGED, from_line, none_if_purged
 from queuectl.store.watched import key_mark
 from queuectl.values import DEFAULT_QUEUE
 

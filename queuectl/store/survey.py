@@ -21,9 +21,10 @@ from queuectl.errors import DamagedError, InvalidValueError
 from queuectl.job import Job, JobState
 from queuectl.soundness import check_fit, to_record
 from queuectl.store.audit import Audit, Range, audit
+from queuectl.store.head import HEADS
 from queuectl.store.journal import REASON, SHORTER, Commit, is_content, parse_commit
 from queuectl.store.look import LONGEST_LINE, History, Look, blocks
-from queuectl.store.record import HEADS, PURGED, from_line, purged_line, to_line
+from queuectl.store.record import PURGED, from_line, purged_line, to_line
 
 _DELAYED = "delayed"
 _STATES = ("", *JobState.ALL, _DELAYED, PURGED)

@@ -12,9 +12,10 @@ from typing import Callable, Collection, Dict, Iterator, Optional, Tuple
 from queuectl.errors import DamagedError
 from queuectl.job import Job, JobState
 from queuectl.store.base import Activity, Watch
+from queuectl.store.head import HEADS
 from queuectl.store.jobfile import JobFile
 from queuectl.store.journal import Journal, Visit
-from queuectl.store.record import HEADS, from_line, none_if_purged
+from queuectl.store.record import from_line, none_if_purged
 from queuectl.store.snapshot import Snapshot
 
 _RUNNING = JobState.PROCESSING.encode()

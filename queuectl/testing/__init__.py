@@ -4,8 +4,8 @@
 
     class TestMyStore(StoreContract):
         @pytest.fixture
-        def store(self, tmp_path):
-            ...
+        def url(self, tmp_path):
+            return f"mine://{tmp_path}/queue"
 
 Needs pytest, which `queuectl[dev]` installs.
 """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Collection, List, Optional, Sequence
+from typing import Any, Callable, Collection, Iterator, List, Optional, Sequence
 
 import pytest
 
 from queuectl import job as rules
 from queuectl.job import Job, JobState
 from queuectl.store.base import Store
+from queuectl.store.opening import open_store
 
 NOW = 1_762_707_697.0
 """The time of everything that happens; rules are given the time, so no test waits for it."""
@@ -18,17 +19,30 @@ WAITING = (JobState.PENDING, JobState.FAILED)
 
 
 class Fixtures:
-    """What a store's own test class provides."""
+    """What a store's own test class provides: `url`, or `store` and `reopen`."""
 
     @pytest.fixture
-    def store(self) -> Store:
-        """A new, empty store."""
-        raise NotImplementedError("override the fixture `store`")
+    def url(self) -> str:
+        """Where a new store can be made; another place in each test."""
+        raise NotImplementedError("override the fixture `url`, or both `store` and `reopen`")
 
     @pytest.fixture
-    def reopen(self) -> Callable[[], Store]:
+    def reopen(self, url: str) -> Iterator[Callable[[], Store]]:
         """Opens the store of the fixture `store` once more, as another process would."""
-        return pytest.skip("this store cannot be opened twice")
+        opened: List[Store] = []
+
+        def reopen() -> Store:
+            opened.append(open_store(url, True, lambda text: None))
+            return opened[-1]
+
+        yield reopen
+        for store in opened:
+            store.close()
+
+    @pytest.fixture
+    def store(self, reopen: Callable[[], Store]) -> Store:
+        """A new, empty store."""
+        return reopen()
 
 
 def new_job(job_id: str, command: str = "true", **values: Any) -> Job:

@@ -22,10 +22,11 @@ class StoreContract(
     OutputContract,
     WatchContract,
 ):
-    """Every store must pass this; a subclass provides the fixtures `store` and `reopen`.
+    """Every store must pass this; a subclass provides the fixture `url`.
 
-    `store` gives a new, empty store; `reopen` a function that opens the same one again, as another
-    process would, so that what one does is seen by the other. Stores that cannot be opened twice
-    leave `reopen` out: the tests that need it are skipped. What was opened is closed by whoever
-    opened it; once it is, its members are dead.
+    It names a place where no store is yet: a path, or a URL for which an entry point is installed.
+    The store is opened there as by several processes; what was opened is closed when the test ends,
+    though some of it was before. Once it is closed, its members are dead. A store that is opened in
+    another way has the fixtures `store`, a new, empty store, and `reopen`, a function that opens
+    the same one again.
     """
