@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import List
 
@@ -173,16 +172,6 @@ def test_a_server_that_is_away_is_told_of_in_one_line(cli: Cli, machine_state: P
         assert cli.run(*words, check=3).stderr == (
             f"queuectl: cannot reach redis://127.0.0.1:{port}/0?prefix=x: connection refused\n"
         )
-
-
-def test_without_the_client_library_it_says_how_to_install_that(cli: Cli) -> None:
-    cli.command = [
-        *(sys.executable, "-c"),
-        "import sys; sys.modules['redis'] = None; from queuectl.cli import main; main()",
-    ]
-    assert cli.run("--store", "redis://localhost/0", "list", check=3).stderr == (
-        'queuectl: a store on Redis needs the client library: pip install "queuectl[redis]"\n'
-    )
 
 
 def test_a_server_without_room_says_so(own_server: Server) -> None:

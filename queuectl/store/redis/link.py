@@ -12,6 +12,12 @@ import threading
 from time import monotonic
 from typing import Any, List, Optional, Sequence
 
+import redis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
 from queuectl.errors import (
     InvalidValueError,
     StoreAwayError,
@@ -21,17 +27,6 @@ from queuectl.errors import (
 )
 from queuectl.store.redis.address import Address
 from queuectl.store.redis.scripts import script
-
-try:
-    import redis
-    from redis import exceptions
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-    from redis.sentinel import Sentinel
-except ImportError as error:
-    raise StoreError(
-        'a store on Redis needs the client library: pip install "queuectl[redis]"'
-    ) from error
 
 _CONNECT = 1.0  # seconds for a connection to be made
 _ANSWER = 5.0  # seconds for an answer
