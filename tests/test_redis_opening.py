@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import List
 
@@ -14,7 +13,7 @@ from queuectl.store.base import Counts
 from queuectl.store.redis import RedisStore
 from queuectl.store.redis.address import parse_address
 from queuectl.testing.common import add
-from servers import Server, client
+from servers import Server, client, free_port
 from support import Cli
 
 
@@ -23,12 +22,6 @@ def opened(url: str, create: bool = True) -> List[str]:
     told: List[str] = []
     RedisStore(url, create, told.append).close()
     return told
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port: int = unused.getsockname()[1]
-    return port
 
 
 def test_a_store_is_made_where_that_is_asked_for(redis_url: str, machine_state: Path) -> None:
