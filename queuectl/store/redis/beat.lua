@@ -36,9 +36,7 @@ for _, batch in ipairs(call('ZRANGEBYSCORE', PREFIX .. 'stages', '-inf', now - S
     call('ZREM', PREFIX .. 'stages', batch)
   end
 end
-if left < AT_ONCE then
-  finish()
-end
+finish()
 local configured, told = unpack(call('HMGET', KEEPER, 'configured', 'news'))
 local stop = ARGV[3] ~= '' and call('HGET', PREFIX .. 'stops', ARGV[3]) or ''
 return {'ok', now, configured, stop or '', over, told, unknown}

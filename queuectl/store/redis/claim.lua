@@ -47,17 +47,16 @@ if supervisor ~= '' and call('SISMEMBER', PREFIX .. 'stopping', supervisor) == 1
   return {'ok', configured, time, 0, ''}
 end
 
-local more = false
+local more, unsettled = false, false
 if call('EXISTS', TODO, TIMED) > 0 then
-  more = settle()
-  more = promote(now, horizon) or more
+  unsettled = settle()
+  left = AT_ONCE
+  more = promote(now, horizon)
 end
 local found = not more and choose(now, horizon, serves, done)
 if not found then
-  more = more or left <= 0
-  if done ~= '' or left < AT_ONCE then
-    finish()
-  end
+  more = more or unsettled or left <= 0
+  finish()
   return {'ok', configured, time, more and 1 or 0, more and '' or next_due(serves)}
 end
 

@@ -10,7 +10,13 @@ from __future__ import annotations
 import random
 import threading
 from time import monotonic
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Optional, Sequence, Tuple
+
+import redis
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from queuectl.errors import (
     InvalidValueError,
@@ -21,17 +27,6 @@ from queuectl.errors import (
 )
 from queuectl.store.redis.address import Address
 from queuectl.store.redis.scripts import script
-
-try:
-    import redis
-    from redis import exceptions
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-    from redis.sentinel import Sentinel
-except ImportError as error:
-    raise StoreError(
-        'a store on Redis needs the client library: pip install "queuectl[redis]"'
-    ) from error
 
 _CONNECT = 1.0  # seconds for a connection to be made
 _ANSWER = 5.0  # seconds for an answer
@@ -85,28 +80,25 @@ class Link:
             StoreError: anything else that it says.
         """
         code = script(name)
+        calling: Tuple[str, Any] = ("EVALSHA", code.sha)
         with self._threads:
-            try:
-                reply = self._ask(("EVALSHA", code.sha, 1, self._jobs, *args), quick, changes)
-            except exceptions.NoScriptError:
-                reply = self._ask(("EVAL", code.text, 1, self._jobs, *args), quick, changes)
-        return list(reply)
+            while True:
+                try:
+                    reply = self._ask((*calling, 1, self._jobs, *args), quick, changes)
+                except exceptions.NoScriptError:
+                    calling = ("EVAL", code.text)
+                except exceptions.MovedError as moved:
+                    self._go_to(moved)
+                else:
+                    return list(reply)
 
     def run(self, *commands: Sequence[Any]) -> List[Any]:
         """Send commands that change nothing together; return what the server says to each."""
         with self._threads:
-            connection = self._connected()
-            try:
-                for command in commands:
-                    connection.send_command(*command)
-                replies = [self._read(connection) for _ in commands]
-            except (exceptions.RedisError, OSError) as error:
-                self._drop()
-                raise self._in_words(error) from error
-            except BaseException:
-                self._drop()
-                raise
-            self._used_at = monotonic()
+            replies = self._exchange(commands)
+            for moved in [each for each in replies if isinstance(each, exceptions.MovedError)][:1]:
+                self._go_to(moved)
+                replies = self._exchange(commands)
         for reply in replies:
             if isinstance(reply, exceptions.ResponseError) and not _is_refusal(reply):
                 raise self._in_words(reply) from reply
@@ -151,6 +143,21 @@ class Link:
         )
         return client.connection_pool
 
+    def _exchange(self, commands: Sequence[Sequence[Any]]) -> List[Any]:
+        connection = self._connected()
+        try:
+            for command in commands:
+                connection.send_command(*command)
+            replies = [self._read(connection) for _ in commands]
+        except (exceptions.RedisError, OSError) as error:
+            self._drop()
+            raise self._in_words(error) from error
+        except BaseException:
+            self._drop()
+            raise
+        self._used_at = monotonic()
+        return replies
+
     def _ask(self, command: Sequence[Any], quick: bool, changes: bool) -> Any:
         connection = self._connected()
         try:
@@ -158,7 +165,7 @@ class Link:
             if quick and not connection.can_read(timeout=_QUICK_ANSWER):
                 raise exceptions.TimeoutError("no answer")
             reply = connection.read_response()
-        except exceptions.NoScriptError:
+        except (exceptions.NoScriptError, exceptions.MovedError):
             raise
         except exceptions.ResponseError as error:
             # It has answered; whatever it was, nothing was changed.
@@ -198,9 +205,16 @@ class Link:
             pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE)
             self._failures += 1
             self._next_attempt = monotonic() + pause * random.uniform(0.5, 1.0)
+            # The others of a cluster may know of a new one.
+            self._pool = self._make_pool()
             raise
         self._failures = 0
         self._used_at = monotonic()
+
+    def _go_to(self, moved: Any) -> None:
+        """Go on with the server of a cluster that has the store, which another one has named."""
+        self._drop()
+        self._pool.connection_kwargs.update(host=moved.host, port=moved.port)
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -8,19 +8,13 @@ if is_gone(ARGV[1]) then
 end
 local now, horizon = tonumber(ARGV[2]), tonumber(ARGV[3])
 local serves = server_of(5, tonumber(ARGV[4]))
+local more, unsettled = false, false
 if call('EXISTS', TODO, TIMED) > 0 then
-  local more = settle()
-  more = promote(now, horizon) or more
-  if more then
-    finish()
-    return {'ok', 1, 0, ''}
-  end
+  unsettled = settle()
+  left = AT_ONCE
+  more = promote(now, horizon)
 end
-local found = choose(now, horizon, serves, '')
-if left < AT_ONCE then
-  finish()
-end
-if not found and left <= 0 then
-  return {'ok', 1, 0, ''}
-end
-return {'ok', 0, found and 1 or 0, next_due(serves)}
+local found = not more and choose(now, horizon, serves, '')
+more = more or not found and (unsettled or left <= 0)
+finish()
+return {'ok', more and 1 or 0, found and 1 or 0, more and '' or next_due(serves)}

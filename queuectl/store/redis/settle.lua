@@ -6,7 +6,5 @@ if is_gone(ARGV[1]) then
   return gone()
 end
 local more = settle()
-if left < AT_ONCE then
-  finish()
-end
+finish()
 return {'ok', more and 1 or 0}
