@@ -44,7 +44,8 @@ class JobState:
     ALL = (PENDING, PROCESSING, COMPLETED, FAILED, DEAD, CANCELLED)
 
 
-_WORKER_DIED = "Worker died"
+WORKER_DIED = "Worker died"
+"""The `last_error` of a job that was taken from a dead worker."""
 
 
 # Without methods that dataclass would compile, which costs each enqueue a millisecond.
@@ -382,7 +383,7 @@ def rescue(job: Job, now: float, delay: float) -> Job:
 
     It is a failed attempt, so that a job which kills its worker cannot loop.
     """
-    return fail(job, now, _WORKER_DIED, delay)
+    return fail(job, now, WORKER_DIED, delay)
 
 
 def release(job: Job, now: float) -> Job:

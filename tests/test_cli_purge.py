@@ -94,7 +94,7 @@ def test_lifetime_totals_never_go_down(cli: Cli) -> None:
 
     def lifetime() -> List[int]:
         with queue.opened() as manager:
-            return [manager.store.completions()]
+            return [manager.store.totals()["completed"]]
 
     assert lifetime() == [2]
     cli.run("purge", "--all", check=0)

@@ -94,7 +94,7 @@ def test_a_claim_changes_the_line_only(job: Job) -> None:
 def test_a_plain_job_takes_little() -> None:
     job = rules.enqueue("id", "true", NOW, max_retries=3, cwd="/home/me")
     assert pack_new(job, {}, {}) == (
-        '0 0 p\n{"command":"true","max_retries":3,'
+        '0 0 p S1762707697123\n{"command":"true","max_retries":3,'
         '"created_at":"2025-11-09T17:01:37.123Z","cwd":"/home/me"}'
     )
 
@@ -102,7 +102,7 @@ def test_a_plain_job_takes_little() -> None:
 def test_parents_of_the_same_batch_are_named_by_their_place_in_it() -> None:
     job = rules.enqueue("id", "true", NOW, max_retries=3, after=("a", "b"), after_any=("c", "gone"))
     line = pack_new(job, {"a": 7}, {"b": 0, "c": 12}).partition("\n")[0]
-    assert line == "0 0 p A7,n0,-n12"
+    assert line == "0 0 p A7,n0,-n12 S1762707697123"
 
 
 @given(TEXT)

@@ -95,7 +95,7 @@ def test_but_so_many_that_ended_last_go(queue: Queue) -> None:
     queue.configure(keep_finished="3")
     queue.add("true", id="waits", run_at=clock.now() + DAY)
     with queue.opened() as manager:
-        totals = manager.store.enqueued(), manager.store.completions()
+        totals = manager.store.enqueued(), manager.store.totals()
     queue.drain()
     # Of those that ended at once, the younger one stays.
     assert ids(queue) == [
@@ -103,7 +103,7 @@ def test_but_so_many_that_ended_last_go(queue: Queue) -> None:
     ]  # fmt: skip
     with queue.opened() as manager:
         assert manager.counts().total == 7
-        assert (manager.store.enqueued(), manager.store.completions()) == totals
+        assert (manager.store.enqueued(), manager.store.totals()) == totals
         assert not manager.purge_is_due()
 
 

@@ -148,7 +148,7 @@ class TestJobFile:
             assert repaired.unnamed <= 1
             if told is not None and not repaired.unreadable:
                 # Its head is whole, but perhaps the letter of the id.
-                assert told[1].decode() in damage[0].ids
+                assert told[1].decode() in damage[0].ids or at == told.start(1)
 
     def test_every_job_of_a_flipped_line_is_told(self, sample: Sample, disk: Disk) -> None:
         """Its newest line spoilt, a job is back in its state before, or lost if it had none."""

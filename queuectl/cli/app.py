@@ -27,6 +27,7 @@ _SECTIONS = {
         "stop": "queuectl.cli.workers:stop",
         "status": "queuectl.cli.status:status",
         "nodes": "queuectl.cli.nodes:nodes",
+        "metrics": "queuectl.cli.metrics:metrics",
         "list": "queuectl.cli.jobs:list_jobs",
         "show": "queuectl.cli.jobs:show",
         "logs": "queuectl.cli.logs:logs",

@@ -102,6 +102,7 @@ _BY_NAME: Dict[str, Completer] = {
     "--key": complete_settings,
     "path": complete_files,
     "--file": complete_files,
+    "--output": complete_files,
     "--store": complete_folders,
 }
 

@@ -148,7 +148,7 @@ class Live:
             store.activity(_FAILURES),
             self._manager.members("worker"),
             sorted(name for name, rule in rules.items() if rule.paused),
-            self._throughput.rates(time.monotonic(), store.completions()),
+            self._throughput.rates(time.monotonic(), store.totals().get("completed", 0)),
             as_utf8(store.shown),
             store.now(),
         )

@@ -113,7 +113,7 @@ def _record(
         "paused": _paused(manager),
         "lifetime": {
             "enqueued": manager.store.enqueued(),
-            "completed": manager.store.completions(),
+            "completed": manager.store.totals().get("completed", 0),
         },
         "workers": [{key: getattr(worker, key) for key in keys} for worker in workers],
         "store": as_utf8(manager.store.shown),

@@ -255,8 +255,12 @@ class Store(abc.ABC):
         """Return how many jobs were ever added: also a purge does not take from it."""
 
     @abc.abstractmethod
-    def completions(self) -> int:
-        """Return how often a job has ever completed: also a purge does not take from it."""
+    def totals(self) -> Dict[str, int]:
+        """Return what is counted for good, as `queuectl.totals` names it.
+
+        Neither a purge nor a restart takes from it; what is 0 may be missing. It costs no more than
+        `counts`.
+        """
 
     @abc.abstractmethod
     def counts(self) -> Counts:
@@ -330,7 +334,22 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     def tally(self) -> Dict[str, Counts]:
-        """Return the counts of each queue that holds a job, at the cost of a look at all jobs."""
+        """Return the counts of each queue that holds a job.
+
+        The first call costs a look at all jobs, a later one what was committed since.
+        """
+
+    @abc.abstractmethod
+    def oldest(self, now: float, horizon: float) -> Optional[Job]:
+        """Return, of the jobs that wait for nothing but a worker, the one that was enqueued first.
+
+        That is what `claim` could give out if no queue were paused or full. It costs what a claim
+        does.
+        """
+
+    def size(self) -> Optional[int]:
+        """Return how many bytes the jobs take, without their output; nothing if none can tell."""
+        return None
 
     @abc.abstractmethod
     def children(self, parents: Sequence[Job]) -> List[Job]:

@@ -119,6 +119,7 @@ def _make(folder: StoreFolder) -> None:
         "lines": 0,
         "counts": EMPTY_COUNTS,
         "running": {},
+        "lifetime": {},
     }
     replace_file(folder.job_file, header + commit_line(0, meta, crc32(header)))
     recovery.note_checked(folder, 0)

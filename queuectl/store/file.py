@@ -49,7 +49,7 @@ from queuectl.store.watched import NOTHING, Watched
 from queuectl.values import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
-    from queuectl.store.watch import FileActivity
+    from queuectl.store.watch import FileActivity, FileTally
 
 _SYNC_INTERVAL = 0.5
 
@@ -83,13 +83,15 @@ class FileStore(LocalStore):
         self._rules_of: Optional[Dict[str, str]] = None
         self._held: Optional[Tuple[Journal, int, Job]] = None
         self._activity: Optional[FileActivity] = None
+        self._tally: Optional[FileTally] = None
         self._synced_state: Optional[Tuple[Tuple[int, int], int]] = None
         self._synced_at = 0.0
 
     def close(self) -> None:
         self._file.close()
-        if self._activity is not None:
-            self._activity.close()
+        for looked in (self._activity, self._tally):
+            if looked is not None:
+                looked.close()
         super().close()
 
     def add(
@@ -158,8 +160,9 @@ class FileStore(LocalStore):
     def enqueued(self) -> int:
         return int(self._file.tail().meta["seq"])
 
-    def completions(self) -> int:
-        return int(self._file.tail().meta["done"])
+    def totals(self) -> Dict[str, int]:
+        meta = self._file.tail().meta
+        return {"completed": meta["done"], **meta.get("lifetime", {})}
 
     def counts(self) -> Counts:
         return Counts(**self._file.tail().meta["counts"])
@@ -171,8 +174,25 @@ class FileStore(LocalStore):
         return int(self._file.tail().meta["bound"])
 
     def tally(self) -> Dict[str, Counts]:
-        tally = self._file.read(lambda snapshot: snapshot.tally())
-        return {queue: Counts(**counts) for queue, counts in tally.items()}
+        if self._tally is None:
+            from queuectl.store.watch import FileTally
+
+            self._tally = FileTally(self._another_file())
+        return self._tally.look()
+
+    def oldest(self, now: float, horizon: float) -> Optional[Job]:
+        self._file.reopen_if_replaced()
+        self._file.load_index()
+        self._file.follow()
+        # A new one, if the file was read anew.
+        offset = self._file.load_index().oldest(now, horizon)
+        return None if offset is None else from_line(self._file.journal.line_at(offset))
+
+    def size(self) -> Optional[int]:
+        self._file.reopen_if_replaced()
+        history = self._file.journal.header["history"]
+        size = os.fstat(self._file.journal.fd).st_size
+        return size + (0 if history is None else int(history["length"]))
 
     def children(self, parents: Sequence[Job]) -> List[Job]:
         numbers = {job.seq for job in parents if job.dependents}

@@ -161,6 +161,17 @@ class Index:
         )
         return Next(lane.offset(seq), seq + 1 if is_in_order else None)
 
+    def oldest(self, now: float, horizon: float) -> Optional[int]:
+        """Return where the line of the job is that was enqueued first, of all that can be claimed.
+
+        Args:
+            now: as for `next`, and so is `horizon`.
+            horizon: see there.
+        """
+        found = ((lane.first(now, horizon), lane) for lane in self._lanes())
+        firsts = [(first[0], lane.offset(first[0])) for first, lane in found if first is not None]
+        return min(firsts)[1] if firsts else None
+
     def next_due(
         self, queues: Optional[Collection[str]] = None, closed: Collection[str] = ()
     ) -> Optional[float]:

@@ -46,6 +46,7 @@ from queuectl.store.folder import StoreFolder
 from queuectl.store.journal import Commit, Journal
 from queuectl.store.lock import StoreLock
 from queuectl.store.watched import Watched
+from queuectl.totals import add_changes
 from queuectl.values import DEFAULT_QUEUE
 
 if TYPE_CHECKING:
@@ -213,7 +214,10 @@ class JobFile:
         """
         old = self.journal.meta
         counts, running = dict(old["counts"]), dict(old["running"])
-        seq, purged, done, bound = old["seq"], old["purged"], old["done"], old["bound"]
+        seq, purged, bound = old["seq"], old["purged"], old["bound"]
+        # A file that was made before has none.
+        lifetime = dict(old.get("lifetime", ()), completed=old["done"])
+        add_changes(lifetime, zip(before, after))
         for was, now in zip(before, after):
             if was is None:
                 seq += 1
@@ -225,17 +229,17 @@ class JobFile:
             else:
                 _count(counts, running, now, 1)
                 bound += _is_bound(now)
-                done += now.state == JobState.COMPLETED and (was is None or was.state != now.state)
         meta = {
             "seq": seq,
             "front": old["front"] if front is None else front,
             "news": old["news"] + (front is None),
             "purged": purged,
-            "done": done,
+            "done": lifetime.pop("completed"),
             "bound": bound,
             "lines": old["lines"] + len(lines),
             "counts": counts,
             "running": running,
+            "lifetime": lifetime,
         }
         try:
             offset = self.journal.append(lines, meta)

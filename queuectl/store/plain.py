@@ -17,6 +17,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     Optional,
     Sequence,
     Set,
@@ -31,6 +32,7 @@ from queuectl.job import OVER, WAITING, Job, JobState
 from queuectl.queues import Rules, closed_queues, is_rule, read_rules
 from queuectl.store.base import Activity, Counts, Store, Watch
 from queuectl.store.checks import is_kept, news_of, require_free, require_successors
+from queuectl.totals import add_changes
 from queuectl.values import DEFAULT_QUEUE
 
 _OPEN = tuple(state for state in JobState.ALL if state not in OVER)
@@ -40,7 +42,7 @@ class PlainStore(Store):
     """A store that looks at all its jobs; subclasses keep them.
 
     Beside what is abstract here, a subclass provides of the contract: `select`, `enqueued`,
-    `completions`, `settings`, `age`, and what concerns workers and output, as `LocalStore` does.
+    `totals`, `settings`, `age`, and what concerns workers and output, as `LocalStore` does.
     """
 
     @abc.abstractmethod
@@ -52,13 +54,13 @@ class PlainStore(Store):
         """
 
     @abc.abstractmethod
-    def put(self, jobs: Sequence[Job], enqueued: int, completions: int) -> None:
+    def put(self, jobs: Sequence[Job], enqueued: int, totals: Mapping[str, int]) -> None:
         """Within a commit: keep jobs, each in the place of what has its `seq`, and add to totals.
 
         Args:
             jobs: new ones and changed ones.
             enqueued: how many are new.
-            completions: how many have just completed.
+            totals: by name, how much there is to add to each of `totals`.
         """
 
     @abc.abstractmethod
@@ -180,6 +182,10 @@ class PlainStore(Store):
             queues.setdefault(job.queue, []).append(job)
         return {queue: _counts(jobs) for queue, jobs in queues.items()}
 
+    def oldest(self, now: float, horizon: float) -> Optional[Job]:
+        due = (job for job in self._free(None, ()) if rules.is_due(job, now, horizon))
+        return min(due, key=lambda job: job.seq, default=None)
+
     def children(self, parents: Sequence[Job]) -> List[Job]:
         numbers = {job.seq for job in parents}
         waiting = list(self.select(WAITING))[::-1]
@@ -241,10 +247,9 @@ class PlainStore(Store):
         return False
 
     def _put(self, jobs: Sequence[Job], new: int = 0) -> None:
-        ended = [job for job in jobs if job.state == JobState.COMPLETED]
-        before = [self.get(job.id) for job in ended]
-        completed = sum(was is None or was.state != JobState.COMPLETED for was in before)
-        self.put(jobs, new, completed)
+        totals: Dict[str, int] = {}
+        add_changes(totals, [(self.get(job.id), job) for job in jobs])
+        self.put(jobs, new, totals)
 
     def _free(self, queues: Optional[Collection[str]], closed: Collection[str]) -> Iterator[Job]:
         """The waiting jobs, in these queues and no closed one, that no other job keeps."""

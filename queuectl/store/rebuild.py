@@ -93,6 +93,7 @@ class Rebuild:
             "lines": len(places),
             "counts": self._jobs.counts,
             "running": self._running(),
+            "lifetime": {} if newest is None else newest.meta.get("lifetime", {}),
         }
         note = self._look.note
         number = max(-1 if newest is None else newest.number, 0 if note is None else note.commit)

@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Collection, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Collection, Dict, Iterator, List, Match, Optional, Sequence, Set, Tuple
 from zlib import crc32
 
 from queuectl.errors import DamagedError
-from queuectl.job import WAITING, Job, JobState
+from queuectl.job import WAITING, Job
 from queuectl.store.disk import Mapped, failure, map_file, open_file
 from queuectl.store.head import HEADS
 from queuectl.store.journal import REASON, SHORTER, Journal
 from queuectl.store.record import PURGED, from_line, none_if_purged
 from queuectl.store.watched import key_mark
-from queuectl.values import DEFAULT_QUEUE
 
 _PURGED = PURGED.encode()
-_PENDING = JobState.PENDING.encode()
 _WAITING = frozenset(state.encode() for state in WAITING)
-_DEFAULT = DEFAULT_QUEUE.encode()
 
 # Up to so many ids are looked up one by one, from the end; more of them share one pass over
 # everything.
@@ -126,24 +123,10 @@ class Snapshot:
         waiting = [seq for seq in sorted(newest) if newest[seq][0] in _WAITING]
         return [from_line(_line(data, newest[seq][1])) for seq in waiting]
 
-    def tally(self) -> Dict[str, Dict[str, int]]:
-        """Count the jobs of each queue by state; `delayed` is the part of pending with a time."""
-        counts: Dict[Tuple[bytes, bytes, bool], int] = {}
-        newest: Dict[int, Tuple[bytes, bytes, bool]] = {}
+    def heads(self) -> Iterator[Match[bytes]]:
+        """Yield the beginnings of all lines, the last of a job behind its others."""
         for _, data, end in self._files:
-            for match in HEADS.finditer(data, 0, end):
-                newest[int(match[2])] = (match[5] or _DEFAULT, match[3], match[4] is not None)
-        for entry in newest.values():
-            counts[entry] = counts.get(entry, 0) + 1
-        queues: Dict[str, Dict[str, int]] = {}
-        for (queue, state, has_time), count in counts.items():
-            if state == _PURGED:
-                continue
-            tally = queues.setdefault(queue.decode(), {})
-            tally[state.decode()] = tally.get(state.decode(), 0) + count
-            if has_time and state == _PENDING:
-                tally["delayed"] = tally.get("delayed", 0) + count
-        return queues
+            yield from HEADS.finditer(data, 0, end)
 
     def select(self, states: Sequence[str], limit: Optional[int]) -> Iterator[Job]:
         """Yield the jobs in these states, newest first, at most `limit`."""

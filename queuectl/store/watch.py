@@ -7,18 +7,22 @@ that was read, and one that seems damaged, are looked through anew, as `JobFile.
 
 from __future__ import annotations
 
-from typing import Callable, Collection, Dict, Iterator, Optional, Tuple
+from array import array
+from typing import Callable, Collection, Dict, Iterator, Match, Optional, Tuple
 
 from queuectl.errors import DamagedError
 from queuectl.job import Job, JobState
-from queuectl.store.base import Activity, Watch
+from queuectl.store.base import Activity, Counts, Watch
 from queuectl.store.head import HEADS
 from queuectl.store.jobfile import JobFile
 from queuectl.store.journal import Journal, Visit
-from queuectl.store.record import from_line, none_if_purged
+from queuectl.store.record import PURGED, from_line, none_if_purged
 from queuectl.store.snapshot import Snapshot
+from queuectl.values import DEFAULT_QUEUE
 
 _RUNNING = JobState.PROCESSING.encode()
+_PURGED = PURGED.encode()
+_DEFAULT = DEFAULT_QUEUE.encode()
 _FAILURES = (JobState.FAILED.encode(), JobState.DEAD.encode())
 # Nothing in the text of a job looks like it, as JSON puts a backslash before a quote there.
 _UPDATED = b'"updated_at":"'
@@ -158,6 +162,69 @@ class FileActivity:
         newest = sorted(self._failures.items(), key=_by_time, reverse=True)
         self._failures = dict(newest[: self._most])
         self._has_dropped = True
+
+
+class FileTally:
+    """How many jobs of a job file there are of each kind, with four bytes for each job.
+
+    Args:
+        file: the job file, for this alone.
+    """
+
+    def __init__(self, file: JobFile) -> None:
+        self._follower = _Follower(file, self._begin, self._visit)
+        self._begin_anew()
+
+    def look(self) -> Dict[str, Counts]:
+        """Return the counts of each queue that holds a job."""
+        self._follower.look()
+        queues: Dict[str, Dict[str, int]] = {}
+        for (queue, state, has_time), kind in self._kinds.items():
+            count = self._counts[kind]
+            if count == 0:
+                continue
+            tally = queues.setdefault(queue.decode(), {})
+            tally[state] = tally.get(state, 0) + count
+            if has_time and state == JobState.PENDING:
+                tally["delayed"] = tally.get("delayed", 0) + count
+        return {queue: Counts(**counts) for queue, counts in queues.items()}
+
+    def close(self) -> None:
+        """Close the file."""
+        self._follower.close()
+
+    def _begin_anew(self) -> None:
+        # The kind of each job by its seq; 0 is that of what is not there.
+        self._of = array("I")
+        self._kinds: Dict[Tuple[bytes, str, bool], int] = {}
+        self._counts = [0]
+
+    def _begin(self, snapshot: Snapshot) -> None:
+        self._begin_anew()
+        self._take_in(snapshot.heads())
+
+    def _visit(self, offset: int, block: bytes) -> None:
+        self._take_in(HEADS.finditer(block))
+
+    def _take_in(self, heads: Iterator[Match[bytes]]) -> None:
+        of, counts = self._of, self._counts
+        for head in heads:
+            number, state, run_at, queue = head.group(2, 3, 4, 5)
+            seq = int(number)
+            if seq >= len(of):
+                of.frombytes(bytes(of.itemsize * (seq + 1 - len(of))))
+            counts[of[seq]] -= 1
+            kind = 0 if state == _PURGED else self._kind(queue, state, run_at is not None)
+            of[seq] = kind
+            counts[kind] += 1
+
+    def _kind(self, queue: Optional[bytes], state: bytes, has_time: bool) -> int:
+        key = (queue or _DEFAULT, state.decode(), has_time)
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = len(self._counts)
+            self._counts.append(0)
+        return kind
 
 
 def _by_time(failure: Tuple[int, Tuple[bytes, bytes]]) -> Tuple[bytes, int]:

@@ -9,6 +9,7 @@ from queuectl.testing.keys import KeyContract
 from queuectl.testing.members import MemberContract
 from queuectl.testing.outputs import OutputContract
 from queuectl.testing.queues import QueueContract
+from queuectl.testing.totals import TotalsContract
 from queuectl.testing.watching import WatchContract
 
 
@@ -21,6 +22,7 @@ class StoreContract(
     MemberContract,
     OutputContract,
     WatchContract,
+    TotalsContract,
 ):
     """Every store must pass this; a subclass provides the fixture `url`.
 

@@ -37,7 +37,7 @@ class _Shared:
         self.last_seq = 0
         self.made_at = clock.now()
         self.turn_at: Optional[float] = None
-        self.completions = 0
+        self.totals: Dict[str, int] = {}
         self.settings: Dict[str, str] = {}
         self.members: Dict[str, Member] = {}
         # Whose each member is, and whose each dead one that somebody rescues.
@@ -70,10 +70,11 @@ class MemoryStore(PlainStore):
         # There is one thread, and what is refused is refused before anything is put.
         return contextlib.nullcontext()
 
-    def put(self, jobs: Sequence[Job], enqueued: int, completions: int) -> None:
+    def put(self, jobs: Sequence[Job], enqueued: int, totals: Mapping[str, int]) -> None:
         self._shared.jobs.update((job.id, job) for job in jobs)
         self._shared.last_seq += enqueued
-        self._shared.completions += completions
+        for name, number in totals.items():
+            self._shared.totals[name] = self._shared.totals.get(name, 0) + number
 
     def drop(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -94,8 +95,8 @@ class MemoryStore(PlainStore):
     def enqueued(self) -> int:
         return self._shared.last_seq
 
-    def completions(self) -> int:
-        return self._shared.completions
+    def totals(self) -> Dict[str, int]:
+        return dict(self._shared.totals)
 
     def tell_news(self, jobs: int) -> None:
         for member in self.members("supervisor") if jobs else []:

@@ -12,9 +12,7 @@ from queuectl.testing.common import (
     Fixtures,
     add,
     claim_one,
-    everything,
     ids,
-    new_job,
     run_and_complete,
     run_and_fail,
 )
@@ -152,18 +150,3 @@ class WatchContract(Fixtures):
         started = [claim_one(store, NOW + at) for at in (1, 2, 3)]
         assert ids(started) == ["urgent", "a", "b"]
         assert store.activity(1).running == started
-
-    def test_completions_are_counted_for_good(self, store: Store, reopen: Reopen) -> None:
-        """Neither a purge nor a rewrite takes from them, and a failure adds nothing."""
-        assert store.completions() == 0
-        add(store, "a", "b", "c")
-        done = [run_and_complete(store), run_and_complete(store)]
-        die(store, NOW)
-        assert store.completions() == 2
-        store.remove(done)
-        store.rewrite()
-        assert reopen().completions() == 2
-        moved = rules.complete(rules.claim(new_job("moved"), "w1", NOW), NOW)
-        store.add([moved], ["moved"])
-        assert store.completions() == 3
-        assert "moved" in ids(everything(store))

@@ -15,7 +15,7 @@ import json
 import os
 import sqlite3
 import uuid
-from typing import Any, Collection, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Sequence
 from urllib.parse import quote
 
 from queuectl import clock
@@ -47,7 +47,8 @@ CREATE TABLE jobs (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, state TEXT, queue TE
     priority INTEGER, run_at TEXT, record BLOB);
 CREATE INDEX next ON jobs (state, priority DESC, seq);
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE meta (id TEXT, created_at TEXT, enqueued INTEGER, completions INTEGER);
+CREATE TABLE meta (id TEXT, created_at TEXT, enqueued INTEGER);
+CREATE TABLE totals (name TEXT PRIMARY KEY, number INTEGER);
 """
 
 
@@ -88,12 +89,14 @@ class SqliteStore(LocalStore, PlainStore):
                 # One that is closed before it was committed is rolled back.
                 self._open = None
 
-    def put(self, jobs: Sequence[Job], enqueued: int, completions: int) -> None:
+    def put(self, jobs: Sequence[Job], enqueued: int, totals: Mapping[str, int]) -> None:
         for job in jobs:
             values = (job.seq, job.id, job.state, job.queue, job.priority, job.run_at, to_line(job))
             self._query("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", *values)
-        change = "UPDATE meta SET enqueued = enqueued + ?, completions = completions + ?"
-        self._query(change, enqueued, completions)
+        self._query("UPDATE meta SET enqueued = enqueued + ?", enqueued)
+        for name, number in totals.items():
+            self._query("INSERT OR IGNORE INTO totals VALUES (?, 0)", name)
+            self._query("UPDATE totals SET number = number + ? WHERE name = ?", number, name)
 
     def drop(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
@@ -149,8 +152,8 @@ class SqliteStore(LocalStore, PlainStore):
     def enqueued(self) -> int:
         return int(self._meta("enqueued"))
 
-    def completions(self) -> int:
-        return int(self._meta("completions"))
+    def totals(self) -> Dict[str, int]:
+        return dict(self._query("SELECT name, number FROM totals"))
 
     def age(self) -> float:
         return max(self.now() - clock.from_iso(self._meta("created_at")), 0.0)
@@ -227,7 +230,7 @@ class SqliteStore(LocalStore, PlainStore):
             with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as db:
                 db.executescript(_SCHEMA)
                 made = (uuid.uuid4().hex, clock.to_iso(clock.now()))
-                db.execute("INSERT INTO meta VALUES (?, ?, 0, 0)", made)
+                db.execute("INSERT INTO meta VALUES (?, ?, 0)", made)
                 db.execute("COMMIT")
             os.rename(new, self._path)
             sync_folder(self.folder.path)

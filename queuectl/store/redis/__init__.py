@@ -193,8 +193,9 @@ class RedisStore(Store):
     def enqueued(self) -> int:
         return int(self._of_meta("seq"))
 
-    def completions(self) -> int:
-        return int(self._of_meta("completions"))
+    def totals(self) -> Dict[str, int]:
+        said = self._read("HGETALL", self._keys.totals)
+        return {name.decode(): int(number) for name, number in zip(said[::2], said[1::2])}
 
     def counts(self) -> Counts:
         return reading.total(self.tally())
@@ -208,6 +209,12 @@ class RedisStore(Store):
     def tally(self) -> Dict[str, Counts]:
         counted = self._read("HGETALL", self._keys.tally)
         return reading.tally(dict(zip(counted[::2], counted[1::2])))
+
+    def oldest(self, now: float, horizon: float) -> Optional[Job]:
+        while True:
+            more, *found = self._call("oldest", repr(now), repr(horizon))
+            if not more:
+                return next(reading.jobs_of(found), None)
 
     def children(self, parents: Sequence[Job]) -> List[Job]:
         found: Dict[int, Job] = {}

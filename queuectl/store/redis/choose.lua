@@ -1,4 +1,4 @@
--- Choosing the next job; what `claim` and `look` share.
+-- Choosing the next job; what `claim`, `look` and `oldest` share.
 
 -- Let what has fallen due stand in its lane; tell whether more has.
 local function promote(now, horizon)

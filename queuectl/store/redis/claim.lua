@@ -61,7 +61,7 @@ if not found then
 end
 
 local id, job, was = found[1], found[2], found[3]
-local rest = string.gsub(string.gsub(job.rest, ' T%d+', ''), ' E%d+', '')
+local rest = string.gsub(job.rest, ' [TESGV]%d+', '')
 local line = job.seq .. ' ' .. (job.rev + 1) .. ' ' .. (job.runs + 1) .. ' r' .. rest
   .. ' W' .. worker .. ' C' .. ARGV[7]
 local stop = string.find(was, '\n', 1, true)

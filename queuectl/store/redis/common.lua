@@ -32,7 +32,8 @@
 --   unique      hash    key -> id of its holder
 --   output:SEQ  hash    run -> what was shared of its output
 --   tally       hash    "SQUEUE" -> how many jobs of the queue are in state S; y for delayed ones
---   meta        hash    id, format, seq, created_at, completions, bound, configured, news, turn
+--   totals      hash    what is counted for good, as queuectl/totals.py names and counts it
+--   meta        hash    id, format, seq, created_at, bound, configured, news, turn
 
 local call = redis.call
 local JOBS = KEYS[1]
@@ -41,7 +42,8 @@ local AT_ONCE = 1000
 -- So many milliseconds without another part of a batch mean that its adder has died.
 local STAGING = 5000
 
-local KEEPER, TALLY, TIED, HELD = PREFIX .. 'meta', PREFIX .. 'tally', PREFIX .. 'tied', PREFIX .. 'held'
+local KEEPER, TALLY, TOTALS = PREFIX .. 'meta', PREFIX .. 'tally', PREFIX .. 'totals'
+local TIED, HELD = PREFIX .. 'tied', PREFIX .. 'held'
 local LANES, LANE, TIMED = PREFIX .. 'lanes', PREFIX .. 'lane:', PREFIX .. 'timed'
 local DELAYED, RETRIES = PREFIX .. 'delayed:', PREFIX .. 'retries:'
 local OWN, EARLY, AWAITED = PREFIX .. 'own:', PREFIX .. 'early:', PREFIX .. 'awaited'
@@ -49,7 +51,8 @@ local IN, FAILURES, UNIQUE = PREFIX .. 'in:', PREFIX .. 'failures', PREFIX .. 'u
 local KIDS, TODO, RULES = PREFIX .. 'kids:', PREFIX .. 'todo', PREFIX .. 'rules'
 
 local tally = {}
-local completions, bound, news = 0, 0, 0
+local totals = {}
+local bound, news = 0, 0
 local known_lanes = {}
 local left = AT_ONCE
 local rules
@@ -253,6 +256,56 @@ local function is_closed(queue)
   return running >= tonumber(rule)
 end
 
+-- The bounds of the buckets of both histograms, in milliseconds: those of queuectl/totals.py.
+local BOUNDS = {100, 500, 1000, 5000, 15000, 60000, 300000, 1800000, 7200000, 43200000}
+local ENDS = {c = 'completed', d = 'dead', x = 'cancelled'}
+
+local function add(name, by)
+  totals[name] = (totals[name] or 0) + by
+end
+
+local function measure(name, milliseconds)
+  local bucket = 0
+  while BOUNDS[bucket + 1] and milliseconds > BOUNDS[bucket + 1] do
+    bucket = bucket + 1
+  end
+  add(name .. ':' .. bucket, 1)
+  add(name .. '_ms', milliseconds)
+end
+
+-- Add to the totals what a change comes to.
+local function sum_up(old, new)
+  local was, state = old and old.state, new.state
+  if state == was then
+    return
+  end
+  if ENDS[state] then
+    add(ENDS[state], 1)
+  end
+  if was == nil then
+    return
+  end
+  if (was == 'f' or was == 'd' or was == 'x') and not is_over(new) then
+    add('retried', 1)
+  end
+  if state == 'r' and new.C then
+    local since = old.S or old.T
+    if since then
+      measure('waited', math.max(new.C - since, 0))
+    end
+  elseif was == 'r' then
+    if state == 'f' or state == 'd' then
+      add('failed', 1)
+    end
+    if new.V then
+      add('rescued', 1)
+    end
+    if new.G then
+      measure('ran', tonumber(new.G))
+    end
+  end
+end
+
 -- Give a job its value, or take it out if there is none; `old` is what it was, `new` what it is.
 local function put(id, old, new, value)
   if old then
@@ -299,9 +352,7 @@ local function put(id, old, new, value)
   if new.U and not is_over(new) and (old == nil or is_over(old)) then
     call('HSET', UNIQUE, new.U, id)
   end
-  if new.state == 'c' and (old == nil or old.state ~= 'c') then
-    completions = completions + 1
-  end
+  sum_up(old, new)
 end
 
 local function tell_of(job)
@@ -386,8 +437,8 @@ local function finish()
       call('HDEL', TALLY, field)
     end
   end
-  if completions ~= 0 then
-    call('HINCRBY', KEEPER, 'completions', completions)
+  for name, by in pairs(totals) do
+    call('HINCRBY', TOTALS, name, string.format('%.0f', by))
   end
   if bound ~= 0 then
     call('HINCRBY', KEEPER, 'bound', bound)

@@ -32,6 +32,7 @@ class Keys:
         self.jobs = self._tag + "jobs"
         self.settings = self._tag + "settings"
         self.tally = self._tag + "tally"
+        self.totals = self._tag + "totals"
         self.meta = self._tag + "meta"
         self.awaited = self._tag + "awaited"
         self.rules = self._tag + "rules"

@@ -6,7 +6,7 @@
 local made = 0
 if ARGV[1] == '1' and call('HSETNX', KEEPER, 'id', ARGV[2]) == 1 then
   made = 1
-  call('HSET', KEEPER, 'format', ARGV[3], 'created_at', ARGV[4], 'seq', 0, 'completions', 0,
+  call('HSET', KEEPER, 'format', ARGV[3], 'created_at', ARGV[4], 'seq', 0,
     'bound', 0, 'configured', 0, 'news', 0)
 end
 return {made, server_time(), call('HGETALL', KEEPER), call('EXISTS', TODO)}

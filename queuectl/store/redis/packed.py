@@ -10,6 +10,9 @@ letter and its text for what is not as usual:
     B  how far ahead a retry can     W  worker, quoted too
        lie, in seconds               C  claimed at, in milliseconds
     E  failed or dead at, in milliseconds
+    S  since when it waits, in milliseconds, if not since its `run_at`
+    G  how long its last run took, in milliseconds, if this is the change that ended it
+    V  1 if its worker died then
 
 A claim changes the line alone, and leaves `C` in it: the JSON is still that of the job that waited,
 and whoever reads it applies the rule of the claim. So a script never has to understand JSON.
@@ -21,7 +24,7 @@ import json
 from typing import Any, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 from urllib.parse import quote, unquote_to_bytes
 
-from queuectl import clock
+from queuectl import clock, totals
 from queuectl import job as rules
 from queuectl.job import DEFAULTS, OPTIONAL_FIELDS, Job, JobState
 from queuectl.store.compact import encode
@@ -152,8 +155,19 @@ def _line(job: Job, parents: Sequence[object]) -> str:
         line += f" T{_moment(job.run_at)}"
     if job.worker is not None:
         line += " W" + quoted(job.worker)
+    return line + _times(job)
+
+
+def _times(job: Job) -> str:
+    line = ""
     if job.state in (JobState.FAILED, JobState.DEAD):
         line += f" E{_moment(job.updated_at)}"
+    if job.waits and totals.waits_since(job) != job.run_at:
+        line += f" S{_moment(job.updated_at)}"
+    if job.started_at is not None and job.state != JobState.PROCESSING:
+        line += f" G{totals.run_took(job)}"
+        if job.last_error == rules.WORKER_DIED:
+            line += " V1"
     return line
 
 

@@ -7,7 +7,7 @@ import os
 from typing import Dict, NamedTuple
 
 _FOLDER = os.path.dirname(__file__)
-_CHOOSING = ("claim", "look")
+_CHOOSING = ("claim", "look", "oldest")
 
 
 class Script(NamedTuple):
