@@ -13,8 +13,8 @@ import click
 import pytest
 
 from queuectl.cli import app
-from queuectl.cli.intake import _KEYS
 from queuectl.events import EventKind
+from queuectl.fields import KEYS
 from queuectl.job import SHOWN_FIELDS, Job
 from support import Cli
 from test_cli_support import queue_of, refusal, run
@@ -245,7 +245,7 @@ def test_every_field_of_a_job_is_documented_with_its_type() -> None:
 
 
 def test_every_key_of_a_json_job_is_documented() -> None:
-    assert set(rows("A job to enqueue")) == set(_KEYS)
+    assert set(rows("A job to enqueue")) == set(KEYS)
 
 
 def test_every_field_of_doctor_is_documented(cli: Cli) -> None:

@@ -10,11 +10,11 @@ import click
 from queuectl.changes import Cancelled, Retried
 from queuectl.cli import output
 from queuectl.cli.command import Command, Session, checked, pass_session
-from queuectl.cli.fields import parse_max_retries, parse_priority, parse_run_at
-from queuectl.cli.selection import choose, label_option, parse_age, parse_states, queue_option
+from queuectl.cli.selection import choose, label_option, queue_option
 from queuectl.cli.told import count_of, tell_followers, tell_jobs, tell_refused
 from queuectl.errors import RequestError
-from queuectl.filter import JobFilter
+from queuectl.fields import parse_max_retries, parse_priority, parse_run_at
+from queuectl.filter import JobFilter, parse_age, parse_states
 from queuectl.job import OVER, Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.rescue import Rescues

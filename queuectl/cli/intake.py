@@ -9,13 +9,11 @@ from typing import Any, BinaryIO, Dict, List, Mapping, NoReturn, Optional, Seque
 from queuectl.admission import Receipt
 from queuectl.cli import output
 from queuectl.cli.command import Session
-from queuectl.cli.fields import FIELDS, merged, read_fields, to_attributes
 from queuectl.errors import DuplicateIdError, InvalidValueError, RequestError
-from queuectl.job import SHOWN_FIELDS
+from queuectl.fields import merged, read_object, to_attributes
 from queuectl.newjob import NewJob
-from queuectl.values import validate_command, validate_id
+from queuectl.values import validate_command
 
-_KEYS = ("id", "command", *FIELDS)
 LONGEST_LINE = 1 << 20
 """In bytes. JSON may take six to write one of the 131,071 that a command may have."""
 
@@ -67,7 +65,7 @@ def _read_object(text: str) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     except (ValueError, RecursionError) as error:
         # A number of thousands of digits; brackets in thousands of brackets.
         raise _bad_json("too large a number, or too deep") from error
-    return _checked(values)
+    return read_object(values)
 
 
 def _bad_json(why: str) -> InvalidValueError:
@@ -85,33 +83,6 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise InvalidValueError(f"bad JSON job: {name} is not a number")
-
-
-def _checked(values: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-    for key in values:
-        if key not in _KEYS:
-            raise InvalidValueError(f"bad JSON job: the key {_why_not(key)}")
-    if "command" not in values:
-        raise InvalidValueError('bad JSON job: the key "command" is missing')
-    for key in ("id", "command"):
-        if key in values and not isinstance(values[key], str):
-            raise InvalidValueError(f"bad JSON job: {key} must be a string")
-    named: Dict[str, Any] = {key: values.pop(key) for key in ("id", "command") if key in values}
-    validate_command(named["command"])
-    if "id" in named:
-        validate_id(named["id"])
-    return named, read_fields(values)
-
-
-def _why_not(key: str) -> str:
-    if key in SHOWN_FIELDS:
-        return f"{key!r} is set by queuectl"
-    import difflib
-
-    near = difflib.get_close_matches(key.lower(), _KEYS, n=1)
-    return f"{key!r} is unknown: " + (
-        f"did you mean {near[0]!r}?" if near else f"use {', '.join(_KEYS)}"
-    )
 
 
 def add_file(session: Session, path: str, defaults: Mapping[str, Any]) -> Receipt:

@@ -12,12 +12,12 @@ from queuectl import clock
 from queuectl.cli import output
 from queuectl.cli.command import Command, Session, checked, pass_session
 from queuectl.cli.outputs import tail
-from queuectl.cli.selection import label_option, parse_age, parse_states, queue_option
+from queuectl.cli.selection import label_option, queue_option
 from queuectl.cli.told import print_array
 from queuectl.clock import format_duration
 from queuectl.config import parse_whole
 from queuectl.errors import InvalidValueError
-from queuectl.filter import JobFilter
+from queuectl.filter import JobFilter, parse_age, parse_states
 from queuectl.job import DEFAULTS, OPTIONAL_FIELDS, SHOWN_FIELDS, Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.outputs import Output, open_output

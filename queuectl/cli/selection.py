@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, List, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Optional, Sequence, TypeVar
 
 import click
 
-from queuectl import clock
 from queuectl.cli.command import checked
-from queuectl.errors import InvalidValueError
 from queuectl.filter import JobFilter
-from queuectl.job import JobState
 from queuectl.values import validate_label, validate_queue
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_ALIASES = {"dlq": JobState.DEAD}
-
-
-def parse_states(text: str) -> Tuple[str, ...]:
-    """Read names of states, separated by commas; `dlq` is another name of `dead`.
-
-    Raises:
-        InvalidValueError: one is unknown; the message offers the nearest.
-    """
-    states: List[str] = []
-    for word in text.split(","):
-        name = word.strip().lower()
-        state = _ALIASES.get(name, name)
-        if state not in JobState.ALL:
-            import difflib
-
-            near = difflib.get_close_matches(name, [*JobState.ALL, *_ALIASES], n=1)
-            hint = f"did you mean {near[0]}?" if near else f"use {', '.join(JobState.ALL)}"
-            raise InvalidValueError(f"unknown state {word.strip()!r}: {hint}")
-        if state not in states:
-            states.append(state)
-    return tuple(states)
-
-
-def parse_age(text: str) -> float:
-    """Read how many seconds ago something was, as a duration.
-
-    Raises:
-        InvalidValueError: it is no duration.
-    """
-    return 0.0 if text.strip() in ("0", "0s") else clock.parse_duration(text)
 
 
 def label_option(help_text: str = "Only jobs with this label.") -> Callable[[F], F]:

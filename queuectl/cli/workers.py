@@ -26,7 +26,7 @@ _LOOK = 0.05
 
 
 def _parse_timeout(text: str) -> float:
-    from queuectl.cli.fields import parse_timeout
+    from queuectl.fields import parse_timeout
 
     return parse_timeout(text)
 
