@@ -346,6 +346,19 @@ class QueueManager(Work):
             with contextlib.suppress(ConflictError):
                 return changes.purge(self.store, self._dead(job_ids))
 
+    def purge_jobs(self, job_ids: Sequence[str]) -> Cancelled:
+        """Delete jobs that are over and their output, all or none; see `purge_dead`.
+
+        Raises:
+            NotFoundError, AmbiguousIdError: an id is none.
+            WrongStateError: one is not over.
+        """
+        from queuectl import changes
+
+        while True:
+            with contextlib.suppress(ConflictError):
+                return changes.purge(self.store, self._named(job_ids))
+
     def purge(self, wanted: JobFilter) -> Cancelled:
         """Delete all jobs that are wanted and over, and their output, a part at a time."""
         from queuectl import changes

@@ -155,6 +155,11 @@ class GrowingOutput:
         self._cut = cut if cut is not None and cut.at < at else None
         self._looks = 0
 
+    @property
+    def at(self) -> int:
+        """The offset up to which it was read."""
+        return self._at
+
     def read(self) -> Piece:
         """Read on."""
         lost: Optional[int] = 0

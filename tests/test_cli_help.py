@@ -44,7 +44,7 @@ GROUPS = [path for path, command in ALL.items() if isinstance(command, click.Gro
 def test_every_command_is_there() -> None:
     assert list(ALL) == [
         "queuectl", "queuectl enqueue", "queuectl start", "queuectl stop", "queuectl status",
-        "queuectl nodes", "queuectl metrics", "queuectl list", "queuectl show",
+        "queuectl nodes", "queuectl metrics", "queuectl serve", "queuectl list", "queuectl show",
         "queuectl logs", "queuectl wait", "queuectl cancel",
         "queuectl retry", "queuectl edit", "queuectl purge", "queuectl queue",
         "queuectl queue list", "queuectl queue pause", "queuectl queue resume",

@@ -28,6 +28,7 @@ _SECTIONS = {
         "status": "queuectl.cli.status:status",
         "nodes": "queuectl.cli.nodes:nodes",
         "metrics": "queuectl.cli.metrics:metrics",
+        "serve": "queuectl.cli.serve:serve",
         "list": "queuectl.cli.jobs:list_jobs",
         "show": "queuectl.cli.jobs:show",
         "logs": "queuectl.cli.logs:logs",

@@ -103,6 +103,7 @@ _BY_NAME: Dict[str, Completer] = {
     "path": complete_files,
     "--file": complete_files,
     "--output": complete_files,
+    "--token-file": complete_files,
     "--store": complete_folders,
 }
 

@@ -347,6 +347,13 @@ class Store(abc.ABC):
         does.
         """
 
+    def home(self) -> Optional[str]:
+        """Return the folder on this machine for what belongs to the store; nothing if none does.
+
+        It is the caller's alone, and made if it is missing.
+        """
+        return None
+
     def size(self) -> Optional[int]:
         """Return how many bytes the jobs take, without their output; nothing if none can tell."""
         return None

@@ -16,7 +16,7 @@ from queuectl.store.folder import ASIDE, DANGLING, StoreFolder, owner_name
 
 _OURS = re.compile(
     r"jobs\.jsonl(\.new|\.copy)?|jobs\.(lock|boot|boot\.new|unsynced|turn)|rewrite\.lock"
-    r"|settings\.json(\.new)?|history-\d+\.jsonl|torn-.*\.jsonl|workers|logs"
+    r"|settings\.json(\.new)?|serve\.token|history-\d+\.jsonl|torn-.*\.jsonl|workers|logs"
     rf"|{re.escape(ASIDE)}.*",
     re.ASCII,
 )

@@ -55,6 +55,10 @@ class LocalStore(Store):
         running = self.select([JobState.PROCESSING])
         return next((job for job in running if job.worker == worker), None)
 
+    def home(self) -> Optional[str]:
+        self.folder.check_trust()
+        return self.folder.path
+
     def tend(self) -> None:
         self.require_present()
 

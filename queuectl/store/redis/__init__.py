@@ -403,6 +403,11 @@ class RedisStore(Store):
         (said,) = self._call("shared", job_id, run, 0)
         return unpack_output(said) if said else None
 
+    def home(self) -> Optional[str]:
+        self._folder.make()
+        self._folder.check_trust()
+        return self._folder.path
+
     def age(self) -> float:
         return max(self.now() - self._made_at, 0.0)
 
