@@ -101,7 +101,13 @@ def test_errors_are_named_as_in_their_tree(cli: Cli, server: Server) -> None:
     ):  # fmt: skip
         assert server.send(method, path, body, code)["type"] == f"urn:queuectl:{kind}", path
     assert server.get("/none", 404)["type"] == "about:blank"
-    assert server.send("PUT", "/jobs", None, 405)["title"] == "Method Not Allowed"
+    for path, allowed in (
+        ("/jobs", "GET, POST"),
+        ("/jobs/x", "DELETE, GET, PATCH"),
+        ("/dlq", "GET"),
+    ):
+        answer = server.ask("PUT", API + path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 def test_pages_hold_every_job_once_while_more_come(cli: Cli, server: Server) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+import re
+from typing import Any, Dict, List
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -60,6 +61,7 @@ def description(app: FastAPI) -> Dict[str, Any]:
         parts.setdefault("schemas", {})["Problem"] = models.Problem.model_json_schema()
         parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         schema["security"] = [{"token": []}]
+        schema["paths"]["/healthz"]["get"]["security"] = []
         app.openapi_schema = schema
     return app.openapi_schema
 
@@ -78,7 +80,23 @@ async def _on_bad_request(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return Problem(error.status_code, str(error.detail), headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
+    return Problem(error.status_code, str(error.detail), headers=headers)
+
+
+def _allowed(request: Request) -> List[str]:
+    """All methods of a path; the first route with that path knows but its own."""
+    asked, paths = request.scope["path"], description(request.app)["paths"]
+    if asked in paths:
+        # It is no id.
+        return sorted(map(str.upper, paths[asked]))
+    for path, methods in paths.items():
+        form = "[^/]+".join(map(re.escape, re.split(r"\{\w+\}", path)))
+        if re.fullmatch(form, asked):
+            return sorted(map(str.upper, methods))
+    return ["GET"]
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

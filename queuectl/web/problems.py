@@ -7,7 +7,7 @@ import re
 from http import HTTPStatus
 from typing import Any, Dict, Mapping, Optional, Tuple, Type
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from queuectl.errors import (
     AmbiguousIdError,
@@ -36,10 +36,8 @@ _STATUS: Tuple[Tuple[Type[QueueError], int], ...] = (
 )
 
 
-class Json(Response):
+class Json(JSONResponse):
     """JSON in ASCII: commands and output may hold what is not Unicode."""
-
-    media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         """Write it."""
