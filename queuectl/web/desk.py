@@ -49,6 +49,10 @@ class Desk:
         """Return what is told of the queue, as of not long ago."""
         return await asyncio.get_running_loop().run_in_executor(self._counter, self._measure)
 
+    def begin(self) -> None:
+        """Count all jobs, so that the first who asks need not wait for that."""
+        self._counter.submit(self._measure)
+
     def _measure(self) -> Measures:
         now = time.monotonic()
         if self._counted is None or now >= self._counted[0] + _FRESH:

@@ -81,7 +81,9 @@ def serve(
     """
     port = listener.getsockname()[1]
     keyring = Keyring(tokens)
-    app = Access(make_app(Desk(url), read_only), keyring, host, port)
+    desk = Desk(url)
+    desk.begin()
+    app = Access(make_app(desk, read_only), keyring, host, port)
     config = uvicorn.Config(
         app,
         log_level="warning",
