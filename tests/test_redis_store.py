@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from queuectl.errors import (
     StoreGoneError,
 )
 from queuectl.job import Job, JobState
-from queuectl.store.base import Counts, Store
+from queuectl.store.base import Counts, Lost, Store
 from queuectl.store.opening import open_store
 from queuectl.store.redis import RedisStore
 from queuectl.testing.common import (
@@ -583,6 +584,45 @@ def test_news_that_did_not_arrive_wakes_a_supervisor_all_the_same(
     store.leave("s1")
 
 
+def test_a_supervisor_that_hears_nothing_any_more_listens_anew(
+    own_server: Server, cable: Cable
+) -> None:
+    """As where the other side of a connection is gone, and nobody could tell."""
+    store = RedisStore(f"redis://127.0.0.1:{cable.port}/0")
+    other = RedisStore(own_server.url)
+    store.enroll(member("s1", "supervisor"))
+    store.tend()
+    cable.mute_newest()
+    for name in ("a", "b"):
+        add(other, name)
+        wait_until(lambda: store.tend() is None and is_readable(store.listen(), 0))
+        assert store.hear() == 1
+    add(other, "c")
+    assert is_readable(store.listen(), 5)
+    assert store.hear() == 1
+    store.leave("s1")
+    for each in (store, other):
+        each.close()
+
+
+def test_a_worker_that_others_took_for_dead_joins_again_before_it_claims(
+    store: RedisStore, opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else whoever looks for claims of workers that nobody knows would take its job from it."""
+    far = other_machine(opened, monkeypatch, tmp_path / "far")
+    far.enroll(member("w1"))
+    add(store, "a", "b")
+    store.bury(Lost(member("w1"), None))
+    assert store.members("worker") == []
+    assert claim_one(far).id == "a"
+    assert ids(store.members("worker")) == ["w1"]
+    assert store.lost(thorough=True) == []
+    # Its burial was under way when it claimed.
+    store.bury(Lost(member("w1"), None))
+    assert ids(store.members("worker")) == ["w1"]
+    assert store.lost(thorough=True) == []
+
+
 def test_nobody_claims_under_a_supervisor_that_has_stopped(store: RedisStore) -> None:
     """Not even one who asked whether it should just before."""
     supervisor = member("s1", "supervisor")
@@ -615,6 +655,18 @@ def test_the_time_is_that_of_the_server(store: RedisStore) -> None:
     assert abs(store.now() - (seconds + microseconds / 1e6)) < 0.5
     assert store.now() == round(store.now(), 3)
     assert 0 <= store.age() < 30
+
+
+def test_the_time_is_never_ahead_of_that_of_the_server(store: RedisStore) -> None:
+    redis = client(store.url)
+    for _ in range(300):
+        store._clock_at = -math.inf
+        store.now()
+        # At another part of a millisecond each time.
+        time.sleep(0.0003)
+        now = store.now()
+        seconds, microseconds = redis.time()
+        assert now <= seconds + microseconds / 1e6
 
 
 def test_prefixes_are_stores_of_their_own(redis_server: str, opened: Open) -> None:

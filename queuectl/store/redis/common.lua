@@ -71,6 +71,17 @@ local function server_time()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Renew the lease of a member, if it has one; tell whether it had. First it is taken away: from a
+-- server whose memory is full that is accepted, and then the rest of the script is too.
+local function renew(member, ends)
+  local leases = PREFIX .. 'leases'
+  if call('ZREM', leases, member) == 0 then
+    return false
+  end
+  call('ZADD', leases, ends, member)
+  return true
+end
+
 local function parse_line(line)
   local seq, rev, runs, state, rest = string.match(line, '^(%d+) (%d+) (%d+) (%l)(.*)$')
   local job = {seq = seq, rev = tonumber(rev), runs = runs, state = state, P = '0', Q = 'default'}

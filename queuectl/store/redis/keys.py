@@ -30,7 +30,6 @@ class Keys:
             )
         self._tag = f"{{{prefix}}}:"
         self.jobs = self._tag + "jobs"
-        self.settings = self._tag + "settings"
         self.tally = self._tag + "tally"
         self.meta = self._tag + "meta"
         self.awaited = self._tag + "awaited"

@@ -31,10 +31,25 @@ from queuectl.store.redis.scripts import script
 _CONNECT = 1.0  # seconds for a connection to be made
 _ANSWER = 5.0  # seconds for an answer
 _QUICK_ANSWER = 1.0  # the same for who has no time to wait
+# Of three attempts of theirs to connect, each may take longer: what is sent while the network is
+# cut is lost, and nobody sends it again as soon as we can.
+_QUICK_CONNECTS = (0.3, 0.6, _CONNECT)
 _IDLE = 1.0  # seconds after which a connection may have been closed by the other side
 _FIRST_PAUSE = 0.1  # seconds between two attempts to connect; doubled with each that fails
 _LONGEST_PAUSE = 2.0
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
+_LONGEST_QUICK_PAUSE = 0.3
+_PASSING = (
+    *("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED"),
+    # It cannot write to its disk, or to its replicas.
+    *("MISCONF", "NOREPLICAS"),
+)
+# Of these the library keeps only what is said behind the word.
+_PASSING_ERRORS = (
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+)
 
 
 class Link:
@@ -64,13 +79,19 @@ class Link:
         except (ValueError, TypeError) as error:
             raise InvalidValueError(f"bad store URL {address.shown}: {error}") from error
 
+    @property
+    def is_down(self) -> bool:
+        """Whether the connection broke, and was not opened again since."""
+        return self._connection is None
+
     def call(self, name: str, *args: Any, quick: bool = False, changes: bool = False) -> List[Any]:
         """Run a script, and return what it says.
 
         Args:
             name: of the script.
             *args: for it.
-            quick: whether to give up waiting for the answer after a second.
+            quick: whether to give up waiting for the answer after a second, and to be more eager
+                to connect.
             changes: whether it makes a change of which one must know whether it was made.
 
         Raises:
@@ -104,9 +125,13 @@ class Link:
                 raise self._in_words(reply) from reply
         return replies
 
-    def open_another(self) -> Any:
-        """Open a connection for the caller alone; raises StoreAwayError or StoreError."""
+    def open_another(self, within: float = _CONNECT) -> Any:
+        """Open a connection for the caller alone, in so many seconds.
+
+        Raises StoreAwayError or StoreError.
+        """
         connection = self._pool.make_connection()
+        connection.socket_connect_timeout = within
         try:
             connection.connect()
         except (exceptions.RedisError, OSError) as error:
@@ -159,7 +184,7 @@ class Link:
         return replies
 
     def _ask(self, command: Sequence[Any], quick: bool, changes: bool) -> Any:
-        connection = self._connected()
+        connection = self._connected(quick)
         try:
             connection.send_command(*command)
             if quick and not connection.can_read(timeout=_QUICK_ANSWER):
@@ -182,7 +207,7 @@ class Link:
         self._used_at = monotonic()
         return reply
 
-    def _connected(self) -> Any:
+    def _connected(self, quick: bool = False) -> Any:
         connection = self._connection
         if connection is not None and monotonic() - self._used_at > _IDLE:
             # It was closed if there is something to read.
@@ -193,16 +218,18 @@ class Link:
             if is_stale:
                 self._drop()
         if self._connection is None:
-            self._connect()
+            self._connect(quick)
         return self._connection
 
-    def _connect(self) -> None:
+    def _connect(self, quick: bool) -> None:
         if monotonic() < self._next_attempt:
             raise StoreAwayError(f"cannot reach {self._address.shown}")
         try:
-            self._connection = self.open_another()
+            attempt = self._failures % len(_QUICK_CONNECTS)
+            self._connection = self.open_another(_QUICK_CONNECTS[attempt] if quick else _CONNECT)
         except StoreError:
-            pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE)
+            longest = _LONGEST_QUICK_PAUSE if quick else _LONGEST_PAUSE
+            pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 10), longest)
             self._failures += 1
             self._next_attempt = monotonic() + pause * random.uniform(0.5, 1.0)
             # The others of a cluster may know of a new one.
@@ -238,8 +265,10 @@ class Link:
             return self.gone()
         if isinstance(error, exceptions.OutOfMemoryError) or "OOM command" in said:
             return StoreFullError(f"cannot write to {where}: the server's memory is full")
-        if any(said.startswith(word) or f"-{word} " in said for word in _PASSING):
-            return StoreAwayError(f"cannot use {where}: {said}")
+        if isinstance(error, _PASSING_ERRORS) or any(
+            said.startswith(word) or f"-{word} " in said for word in _PASSING
+        ):
+            return StoreAwayError(f"cannot use {where}: {_plain(said)}")
         if isinstance(error, exceptions.AuthenticationError):
             return StoreError(f"cannot use {where}: {said}")
         if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
@@ -250,6 +279,11 @@ class Link:
 def _is_refusal(error: Exception) -> bool:
     """Whether a command is not allowed to this user, or not known to this server."""
     return isinstance(error, exceptions.NoPermissionError) or "unknown command" in str(error)
+
+
+def _plain(said: str) -> str:
+    """What the server said, without the place in a script where it said it."""
+    return said.partition(" script: ")[0].rstrip(".")
 
 
 def _reason(error: BaseException) -> str:
