@@ -59,7 +59,10 @@ class Rescues:
         for rescue in self._rescues[:]:
             try:
                 over = rescue.step()
-            except (StoreAwayError, StoreFullError, StoreLockedError) as error:
+            except StoreAwayError:
+                # The supervisor tells of it, who asks for more than we do.
+                self._next_step = monotonic() + _RETRY_PAUSE
+            except (StoreFullError, StoreLockedError) as error:
                 self.put_off(error)
             else:
                 self._warned = self._warned and not over
