@@ -69,7 +69,7 @@ class Link:
         try:
             self._pool = self._make_pool()
             # It is not opened, but would be refused parameters that it does not know.
-            self._pool.make_connection()
+            self._make_connection()
         except (ValueError, TypeError) as error:
             raise InvalidValueError(f"bad store URL {address.shown}: {error}") from error
 
@@ -115,7 +115,7 @@ class Link:
 
     def open_another(self) -> Any:
         """Open a connection for the caller alone; raises StoreAwayError or StoreError."""
-        connection = self._pool.make_connection()
+        connection = self._make_connection()
         try:
             connection.connect()
         except (exceptions.RedisError, OSError) as error:
@@ -151,6 +151,10 @@ class Link:
             password=sentinels.password,
         )
         return client.connection_pool
+
+    def _make_connection(self) -> Any:
+        # Not by the pool, which counts those it has made, and has a limit.
+        return self._pool.connection_class(**self._pool.connection_kwargs)
 
     def _exchange(self, commands: Sequence[Sequence[Any]]) -> List[Any]:
         connection = self._connected()
