@@ -67,16 +67,16 @@ class Bench:
         """A path that was not used yet."""
         return self.folder / f"{name}-{next(self._numbers)}"
 
-    def environ(self, store: Path) -> Mapping[str, str]:
+    def environ(self, store: Word) -> Mapping[str, str]:
         """The environment of a `queuectl` that works on a store."""
         return {**self.environment.variables, "QUEUECTL_STORE": str(store)}
 
-    def timed(self, store: Path, *words: str) -> float:
+    def timed(self, store: Word, *words: str) -> float:
         """Run `queuectl WORDS` to its end; return the seconds it took."""
         return timed([self.environment.queuectl, *words], self.environ(store))
 
     def starting(
-        self, store: Path, workers: int, fifo: Optional[Fifo] = None
+        self, store: Word, workers: int, fifo: Optional[Fifo] = None
     ) -> ContextManager[subprocess.Popen[bytes]]:
         """Keep `queuectl start` running; its jobs can tell by the pipe."""
         argv = [self.environment.queuectl, "start", "--quiet", "--count", str(workers)]
@@ -114,9 +114,9 @@ class Bench:
 
 
 @contextlib.contextmanager
-def queue_of(store: Path) -> Iterator[QueueManager]:
+def queue_of(store: Word, create: bool = False) -> Iterator[QueueManager]:
     """Open a store in this process."""
-    with QueueManager.open(str(store), create=False) as queue:
+    with QueueManager.open(str(store), create=create) as queue:
         yield queue
 
 

