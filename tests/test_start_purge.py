@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from pathlib import Path
 from typing import List, Sequence
@@ -124,6 +126,20 @@ def test_none_keeps_all(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not manager.purge_is_due()
         manager.purge_old()
     assert len(ids(queue)) == 9
+
+
+def test_a_turn_that_was_just_taken_is_not_taken_again(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with queue.opened() as manager:
+        assert manager.store.take_turn(60)
+        taken = os.stat(queue.cli.store / "jobs.turn").st_mtime
+        # Two looks within a millisecond, which is all that the clock tells.
+        os.utime(queue.cli.store / "jobs.turn", (taken, math.floor(taken) + 0.0009))
+        monkeypatch.setattr(clock, "now", lambda: float(math.floor(taken)))
+        assert not manager.store.take_turn(60)
+        monkeypatch.setattr(clock, "now", lambda: taken - 100)
+        assert manager.store.take_turn(60)
 
 
 def test_no_more_go_at_once_than_the_store_can_take(tmp_path: Path) -> None:
