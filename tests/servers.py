@@ -52,6 +52,11 @@ class Server:
             self._server.terminate()
 
     @property
+    def program(self) -> str:
+        """The path of its program."""
+        return str(self._server._binary_path)
+
+    @property
     def pid(self) -> int:
         """The number of its process."""
         pid: int = self._server._process.pid

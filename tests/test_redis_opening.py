@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any, List
 
@@ -182,6 +185,37 @@ def test_a_server_without_room_says_so(own_server: Server) -> None:
     own_server.client().config_set("maxmemory", "0")
     add(store, "b")
     store.close()
+
+
+def test_a_server_is_found_by_its_sentinels(own_server: Server, tmp_path: Path) -> None:
+    """Also if one of them is gone."""
+    port = free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(
+        f"port {port}\nbind 127.0.0.1\nsentinel monitor mine 127.0.0.1 {own_server.port} 1\n"
+    )
+    with subprocess.Popen(
+        [own_server.program, str(config), "--sentinel"], stdout=subprocess.DEVNULL
+    ) as sentinel:
+        try:
+            wait_until(lambda: answers(port))
+            url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{port}/mine/0"
+            store = RedisStore(url)
+            add(store, "a")
+            assert store.shown == url
+            store.close()
+            with pytest.raises(StoreAwayError):
+                opened(f"redis+sentinel://127.0.0.1:{port}/other/0")
+        finally:
+            sentinel.kill()
+    assert own_server.client().exists("{queuectl}:jobs") == 1
+
+
+def answers(port: int) -> bool:
+    """Whether a server listens there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 @pytest.mark.slow

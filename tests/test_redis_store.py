@@ -76,7 +76,7 @@ def in_child(act: Callable[[], Any]) -> int:
             act()
         finally:
             os._exit(70)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return os.WEXITSTATUS(os.waitpid(pid, 0)[1])
 
 
 def die(*args: Any, **options: Any) -> Any:
@@ -474,6 +474,14 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(own_server: Serv
     own_server.client().client_kill_filter(_type="normal")
     store._link._used_at -= 2
     assert len(add(store, "a")) == 1
+    store.close()
+
+
+def test_connections_may_break_as_often_as_they_do(own_server: Server) -> None:
+    store = RedisStore(own_server.url)
+    for _ in range(150):
+        store._link.close()
+        assert store.counts() == Counts()
     store.close()
 
 

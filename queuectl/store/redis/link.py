@@ -52,6 +52,15 @@ _PASSING_ERRORS = (
 )
 
 
+class _MovedError(Exception):
+    """Another server of the cluster has the store."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.host = host
+        self.port = port
+
+
 class Link:
     """A connection, with everything that can go wrong with it.
 
@@ -75,7 +84,7 @@ class Link:
         try:
             self._pool = self._make_pool()
             # It is not opened, but would be refused parameters that it does not know.
-            self._pool.make_connection()
+            self._make_connection()
         except (ValueError, TypeError) as error:
             raise InvalidValueError(f"bad store URL {address.shown}: {error}") from error
 
@@ -108,7 +117,7 @@ class Link:
                     reply = self._ask((*calling, 1, self._jobs, *args), quick, changes)
                 except exceptions.NoScriptError:
                     calling = ("EVAL", code.text)
-                except exceptions.MovedError as moved:
+                except _MovedError as moved:
                     self._go_to(moved)
                 else:
                     return list(reply)
@@ -117,7 +126,7 @@ class Link:
         """Send commands that change nothing together; return what the server says to each."""
         with self._threads:
             replies = self._exchange(commands)
-            for moved in [each for each in replies if isinstance(each, exceptions.MovedError)][:1]:
+            for moved in list(filter(None, map(_moved, replies)))[:1]:
                 self._go_to(moved)
                 replies = self._exchange(commands)
         for reply in replies:
@@ -130,7 +139,7 @@ class Link:
 
         Raises StoreAwayError or StoreError.
         """
-        connection = self._pool.make_connection()
+        connection = self._make_connection()
         connection.socket_connect_timeout = within
         try:
             connection.connect()
@@ -168,6 +177,10 @@ class Link:
         )
         return client.connection_pool
 
+    def _make_connection(self) -> Any:
+        # Not by the pool, which counts those it has made, and has a limit.
+        return self._pool.connection_class(**self._pool.connection_kwargs)
+
     def _exchange(self, commands: Sequence[Sequence[Any]]) -> List[Any]:
         connection = self._connected()
         try:
@@ -190,9 +203,12 @@ class Link:
             if quick and not connection.can_read(timeout=_QUICK_ANSWER):
                 raise exceptions.TimeoutError("no answer")
             reply = connection.read_response()
-        except (exceptions.NoScriptError, exceptions.MovedError):
+        except exceptions.NoScriptError:
             raise
         except exceptions.ResponseError as error:
+            moved = _moved(error)
+            if moved is not None:
+                raise moved from error
             # It has answered; whatever it was, nothing was changed.
             raise self._in_words(error) from error
         except (exceptions.RedisError, OSError) as error:
@@ -238,7 +254,7 @@ class Link:
         self._failures = 0
         self._used_at = monotonic()
 
-    def _go_to(self, moved: Any) -> None:
+    def _go_to(self, moved: _MovedError) -> None:
         """Go on with the server of a cluster that has the store, which another one has named."""
         self._drop()
         self._pool.connection_kwargs.update(host=moved.host, port=moved.port)
@@ -274,6 +290,17 @@ class Link:
         if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
             return StoreAwayError(f"cannot reach {where}: {_reason(error)}")
         return StoreError(f"cannot use {where}: {said}")
+
+
+def _moved(reply: Any) -> Optional[_MovedError]:
+    """Where the store is instead, if that is what a server said."""
+    if isinstance(reply, exceptions.MovedError):
+        return _MovedError(reply.host, reply.port)
+    words = str(reply).split() if isinstance(reply, exceptions.ResponseError) else []
+    if words[:1] != ["MOVED"]:
+        return None
+    host, _, port = words[2].rpartition(":")
+    return _MovedError(host, int(port))
 
 
 def _is_refusal(error: Exception) -> bool:
