@@ -9,12 +9,13 @@ from typing import Any, Dict, List
 import pytest
 
 import support
-from cluster import RESCUED_AFTER, TICKING, Cluster, warnings_of
+from cluster import KILL_GRACE, PROMPT, RESCUED_AFTER, TICKING, Cluster, warnings_of
 from queuectl.errors import StoreError
 from queuectl.job import JobState
 from queuectl.manager import QueueManager
 from queuectl.store.redis import RedisStore
 from servers import Server, free_port
+from starting import SLACK, kill
 from support import wait_until
 
 pytestmark = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
@@ -93,6 +94,27 @@ def test_nothing_is_lost_when_the_server_is_killed_under_load(
     assert sorted([*ran, "long"]) == sorted(jobs)
     for start in starts:
         assert len(warnings_of(start)) == 4, start.err
+
+
+@pytest.mark.slow
+def test_what_a_dead_worker_left_is_ended_also_while_the_server_is_away(
+    own_cluster: Cluster, own_server: Server
+) -> None:
+    """Else it would go on while others run the job, once its lease is over."""
+    own_cluster.add(TICKING, id="job")
+    node = own_cluster.node("a")
+    node.start()
+    wait_until(own_cluster.ticks)
+    (worker,) = own_cluster.members()
+    own_server.kill()
+    killed_at = kill(worker.pid)
+    wait_until(lambda: not own_cluster.runs_of("job"), what="the end of the job")
+    assert time.monotonic() - killed_at < KILL_GRACE + 1 + SLACK
+    own_server.start()
+    wait_until(lambda: own_cluster.ticks_of(2), RESCUED_AFTER + PROMPT + 5)
+    own_cluster.let_go()
+    job = own_cluster.wait_for("job", JobState.COMPLETED)
+    assert (job.attempts, job.runs) == (2, 2)
 
 
 @pytest.mark.parametrize("flush", ["flushdb", "flushall"])

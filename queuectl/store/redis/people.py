@@ -166,6 +166,12 @@ class People:
             parts = self._call("lost", int(thorough), _RESCUE, *map(quoted, dead))
             self._are_lost = False
             return list(self._found(parts, dead))
+        except StoreAwayError:
+            if not dead:
+                raise
+            # What they left running must end all the same. A job that was held is somebody's to
+            # rescue once the lease is over.
+            return [Lost(self._local.read(each) or _unknown(each), None) for each in dead]
         except BaseException:
             # Whoever looks next must find them.
             self._local.release_dead(dead)
