@@ -99,7 +99,7 @@ class RedisStore(Store):
         self.url = address.url
         self._address = address
         self._keys = Keys(address.prefix)
-        self._link = Link(address, self._keys.jobs)
+        self._link = Link(address, self._keys.jobs, self._keys.nothing)
         opened = open_on(self._link, address.shown, create, notice)
         self._identity = opened.identity
         self._made_at = opened.made_at

@@ -34,7 +34,11 @@ _QUICK_ANSWER = 1.0  # the same for who has no time to wait
 _IDLE = 1.0  # seconds after which a connection may have been closed by the other side
 _FIRST_PAUSE = 0.1  # seconds between two attempts to connect; doubled with each that fails
 _LONGEST_PAUSE = 2.0
-_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
+_PASSING = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "UNBLOCKED")
+# The same where the library has taken the word away, as newer releases do for a cluster's too.
+_ALSO_PASSING = (exceptions.ReadOnlyError, exceptions.ClusterDownError)
+_ON_THE_MOVE = (exceptions.AskError, exceptions.TryAgainError)
+_HOPS = 5  # servers of a cluster that are asked, one after the other, where the store is
 
 
 class _MovedError(Exception):
@@ -52,14 +56,16 @@ class Link:
     Args:
         address: where the server is.
         jobs: the key by which a cluster knows where the store is, and scripts its prefix.
+        nothing: a key that never is there. While a cluster moves the store, key by key, a server
+            refuses who asks for one that it lacks: so no script finds a part of the store only.
 
     Attributes:
         unsure: whether the last change was sent but never answered: it may have been made.
     """
 
-    def __init__(self, address: Address, jobs: str) -> None:
+    def __init__(self, address: Address, jobs: str, nothing: str) -> None:
         self._address = address
-        self._jobs = jobs.encode()
+        self._keys = (2, jobs.encode(), nothing.encode())
         self._threads = threading.Lock()
         self._connection: Optional[Any] = None
         self._used_at = 0.0
@@ -90,13 +96,20 @@ class Link:
         """
         code = script(name)
         calling: Tuple[str, Any] = ("EVALSHA", code.sha)
+        hops = 0
         with self._threads:
             while True:
                 try:
-                    reply = self._ask((*calling, 1, self._jobs, *args), quick, changes)
+                    reply = self._ask((*calling, *self._keys, *args), quick, changes)
                 except exceptions.NoScriptError:
                     calling = ("EVAL", code.text)
                 except _MovedError as moved:
+                    hops += 1
+                    if hops > _HOPS:
+                        where = self._address.shown
+                        raise StoreAwayError(
+                            f"cannot use {where}: its cluster does not agree on where it is"
+                        ) from moved
                     self._go_to(moved)
                 else:
                     return list(reply)
@@ -230,7 +243,9 @@ class Link:
     def _go_to(self, moved: _MovedError) -> None:
         """Go on with the server of a cluster that has the store, which another one has named."""
         self._drop()
-        self._pool.connection_kwargs.update(host=moved.host, port=moved.port)
+        self._pool.connection_kwargs.update(port=moved.port)
+        if moved.host:
+            self._pool.connection_kwargs.update(host=moved.host)
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -254,7 +269,11 @@ class Link:
             return self.gone()
         if isinstance(error, exceptions.OutOfMemoryError) or "OOM command" in said:
             return StoreFullError(f"cannot write to {where}: the server's memory is full")
-        if any(said.startswith(word) or f"-{word} " in said for word in _PASSING):
+        if isinstance(error, _ON_THE_MOVE) or said.startswith(("ASK ", "TRYAGAIN ")):
+            return StoreAwayError(f"cannot use {where}: its cluster is moving it")
+        if isinstance(error, _ALSO_PASSING) or any(
+            said.startswith(word) or f"-{word} " in said for word in _PASSING
+        ):
             return StoreAwayError(f"cannot use {where}: {said}")
         if isinstance(error, exceptions.AuthenticationError):
             return StoreError(f"cannot use {where}: {said}")
