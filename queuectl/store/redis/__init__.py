@@ -103,7 +103,7 @@ class RedisStore(Store):
         opened = open_on(self._link, address.shown, create, notice)
         self._identity = opened.identity
         self._made_at = opened.made_at
-        self._folder = state_folder(opened.identity)
+        self._folder = state_folder(opened.name)
         self._people = People(
             self._link, self._call, self._keys.news, self._folder, self._rescued_after
         )

@@ -16,7 +16,7 @@ import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from queuectl.errors import (
     InvalidValueError,
@@ -275,6 +275,8 @@ class Link:
             said.startswith(word) or f"-{word} " in said for word in _PASSING
         ):
             return StoreAwayError(f"cannot use {where}: {said}")
+        if isinstance(error, MasterNotFoundError):
+            return StoreAwayError(f"cannot reach {where}: no sentinel tells of a server")
         if isinstance(error, exceptions.AuthenticationError):
             return StoreError(f"cannot use {where}: {said}")
         if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
