@@ -148,7 +148,7 @@ def test_a_newer_version_refuses_to_work_beside_an_older_node(
     with pytest.raises(StoreGoneError):
         add(sleeper, "c")
     sleeper.close()
-    with pytest.raises(StoreError, match="which does not know its format 2: QueueCTL 9.8 made"):
+    with pytest.raises(StoreError, match=r"does not know its format 2: QueueCTL 9\.8 made"):
         opened(redis_url)
     assert new.kept_output("a", 1) == sleeper.kept_output("a", 1)
     assert new.counts() == Counts(pending=2)
