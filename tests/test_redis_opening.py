@@ -195,18 +195,15 @@ def test_a_url_that_can_never_be_right_is_refused(url: str) -> None:
 @pytest.mark.parametrize("letter", "/?#[]@:%\\^\"'<{ \u2100")
 def test_nothing_is_told_of_a_password_that_is_not_encoded(letter: str) -> None:
     """Wherever the URL seems to go on in it."""
-    for scheme, place in (
-        ("redis", "127.0.0.1:1/0"),
-        ("redis+sentinel", "127.0.0.1:1/main"),
-        ("unix", "/nowhere"),
-    ):
+    for scheme, place in (("redis", "h:1/0"), ("redis+sentinel", "h:1/main"), ("unix", "/path")):
         for password in (f"sec{letter}ret", f"12{letter}ret", f"sec{letter}ret={letter}sec"):
-            with pytest.raises((InvalidValueError, StoreAwayError)) as caught:
-                opened(f"{scheme}://me:{password}@{place}")
-            said = str(caught.value)
+            try:
+                said = parse_address(f"{scheme}://me:{password}@{place}").shown
+                assert said == f"{scheme}://{place}"
+            except InvalidValueError as error:
+                said = str(error)
+                assert "percent-encoded, such as %2F for /" in said
             assert not re.search(r"sec|ret|12\b", said), said
-            # Of one that could not be meant, how it is written is told.
-            assert place in said or "percent-encoded, such as %2F for /" in said
 
 
 def test_what_people_see_of_a_url_has_no_secret() -> None:
