@@ -15,7 +15,7 @@ from typing import Iterator, List
 from benchmarks.bench import TELL, Bench, now, queue_of
 from benchmarks.enqueue import commands_file
 from benchmarks.figure import Contestant, Figure, MeasureError
-from benchmarks.peers import huey_drained, need, rq_drained
+from benchmarks.peers import SIMPLE, huey_drained, need, rq_drained
 from benchmarks.stores import Content
 from queuectl.newjob import NewJob
 
@@ -34,6 +34,8 @@ def figures(bench: Bench) -> List[Figure]:
     jobs, many, million = bench.sizes.jobs, bench.sizes.many, bench.sizes.million
     server = Server(bench)
     missing = server.missing
+    no_rq = missing or need(bench.environment.program("rq"))
+    no_huey = missing or need(bench.environment.program("huey_consumer"))
     return [
         Figure(
             "redis-drain",
@@ -49,11 +51,20 @@ def figures(bench: Bench) -> List[Figure]:
         ),
         Figure(
             "redis-rq",
-            "the same against rq on the same server",
+            "the same against rq on the same server, as it comes",
             "jobs/s",
             Contestant("in Redis", server.drained, missing),
-            [Contestant("rq", server.rq, missing or need(bench.environment.program("rq")))],
+            [Contestant("rq", lambda: server.rq("rq.worker.Worker"), no_rq)],
             must=5.0,
+            more_is_better=True,
+            during=server.up,
+        ),
+        Figure(
+            "redis-rq-simple",
+            "the same against rq with its SimpleWorker, which forks for no job",
+            "jobs/s",
+            Contestant("in Redis", server.drained, missing),
+            [Contestant("rq, SimpleWorker", lambda: server.rq(SIMPLE), no_rq)],
             more_is_better=True,
             during=server.up,
         ),
@@ -62,11 +73,7 @@ def figures(bench: Bench) -> List[Figure]:
             "the same against huey on the same server",
             "jobs/s",
             Contestant("in Redis", server.drained, missing),
-            [
-                Contestant(
-                    "huey", server.huey, missing or need(bench.environment.program("huey_consumer"))
-                )
-            ],
+            [Contestant("huey", server.huey, no_huey)],
             more_is_better=True,
             during=server.up,
         ),
@@ -170,7 +177,8 @@ class Server:
         import redis
 
         with contextlib.closing(redis.Redis(unix_socket_path=str(self.socket))) as client:
-            client.flushall()
+            # At once: what is freed on the side would be memory of the next turn.
+            client.execute_command("FLUSHALL", "SYNC")
 
     def drained(self) -> float:
         """Drain `true` jobs, the whole command; jobs a second."""
@@ -184,9 +192,9 @@ class Server:
             raise MeasureError(f"{completed} of {jobs} jobs completed")
         return jobs / took
 
-    def rq(self) -> float:
-        """The same by rq."""
-        rate = rq_drained(self._bench, self.socket)
+    def rq(self, worker: str) -> float:
+        """The same by rq with workers of this class."""
+        rate = rq_drained(self._bench, self.socket, worker)
         self.flush()
         return rate
 

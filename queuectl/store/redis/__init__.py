@@ -92,6 +92,7 @@ class RedisStore(Store):
     """
 
     longest_rest = 10.0
+    removes_at_once = 1000
     shares_output = True
 
     def __init__(self, url: str, create: bool = True, notice: Notice = lambda text: None) -> None:
