@@ -17,7 +17,7 @@ from queuectl.job import JobState
 from queuectl.store.redis import scripts
 from servers import Server
 from starting import HOLD
-from support import Cli, wait_until
+from support import Cli, need, wait_until
 from test_cli_support import HOSTILE
 from test_redis_start import RedisQueue
 from test_service import settings_of, verified
@@ -249,3 +249,22 @@ def test_show_names_the_file_and_the_host_that_has_it(cli: Cli, redis_url: str) 
     assert (shown["output"], shown["output_host"]) == (str(path), None)
     assert f"{path} (run 1)" in cli.run("show", "a", env=far, check=0).stdout
     wait_until(lambda: cli.run("logs", "a", check=0).stdout == "said\n")
+
+
+def test_a_queue_is_removed_as_the_page_says(cli: Cli, own_server: Server) -> None:
+    need("redis-cli")
+    (block,) = re.findall(r"^```sh\n(queuectl stop\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    cli.env["QUEUECTL_STORE"] = own_server.url
+    for prefix in ("queuectl", "other"):
+        url = f"{own_server.url}?prefix={prefix}"
+        cli.run("--store", url, "enqueue", "echo a", "--unique", "a b", "--queue", "q", check=0)
+        cli.run("--store", url, "start", "--drain", check=0)
+    others = len(own_server.client().keys("{other}:*"))
+    subprocess.run(
+        ["sh", "-ec", block.replace("redis-cli", f"redis-cli -p {own_server.port}")],
+        env=cli.environment(),
+        capture_output=True,
+        check=True,
+    )
+    assert own_server.client().dbsize() == others > 3
+    assert "no store at" in cli.run("list", check=3).stderr
