@@ -37,9 +37,12 @@ PROMPT = 2.5
 
 TICKING = """
 trap '' TERM
-while [ ! -e go ]; do echo "$QUEUECTL_JOB_RUN $(date +%s.%N)" >> ticks; sleep 0.05; done
+while [ ! -e go ]; do
+    tick="$QUEUECTL_JOB_RUN $(date +%s.%N)"; echo "$tick" >> ticks; echo "$tick"; sleep 0.05
+done
 """
-"""A job that writes down when it runs, and ends only once there is a file `go`, or by force."""
+"""A job that writes down and prints when it runs, and ends only once there is a file `go`, or by
+force."""
 
 SETTINGS = {"lease": "3s", "kill_grace": "1s", "backoff_base": "0"}
 
