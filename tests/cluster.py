@@ -20,7 +20,6 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 import pytest
 
-import support
 from queuectl.store.redis.address import parse_address
 from servers import Server, client
 from support import Cli, Process, Word
@@ -161,8 +160,8 @@ class Network:
 
     def __init__(self) -> None:
         need_namespaces()
-        for program in ("ip",):
-            support.need(program)
+        if shutil.which("ip") is None:
+            pytest.skip("ip is not installed")
         self._spaces: List[str] = []
 
     def connect(self) -> Cable:
