@@ -22,7 +22,7 @@ from queuectl.errors import (
 from queuectl.job import Job, JobState
 from queuectl.store.base import Counts, Lost, Store
 from queuectl.store.opening import open_store
-from queuectl.store.redis import RedisStore
+from queuectl.store.redis import RedisStore, local
 from queuectl.testing.common import (
     HORIZON,
     NOW,
@@ -675,6 +675,23 @@ def test_the_time_is_never_ahead_of_that_of_the_server(store: RedisStore) -> Non
         now = store.now()
         seconds, microseconds = redis.time()
         assert now <= seconds + microseconds / 1e6
+
+
+def test_machines_that_share_a_home_do_not_look_at_each_others_locks(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where each may hold a lock that no other sees."""
+    here = opened()
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "host", lambda: "far/away")
+        there = opened()
+    there.enroll(member("w1"))
+    folders = {os.path.dirname(os.path.dirname(store.spool("w1"))) for store in (here, there)}
+    assert [folder for folder in sorted(folders) if folder.endswith("@far%2Faway")]
+    assert len(folders) == 2
+    assert [each.id for each in here.members("worker")] == ["w1"]
+    assert here.lost(thorough=True) == []
+    there.leave("w1")
 
 
 def test_prefixes_are_stores_of_their_own(redis_server: str, opened: Open) -> None:

@@ -102,11 +102,11 @@ class RedisStore(Store):
         self.url = address.url
         self._address = address
         self._keys = Keys(address.prefix)
-        self._link = Link(address, self._keys.jobs)
+        self._link = Link(address, self._keys.jobs, self._keys.nothing)
         opened = open_on(self._link, address.shown, create, notice)
         self._identity = opened.identity
         self._made_at = opened.made_at
-        self._folder = state_folder(opened.identity)
+        self._folder = state_folder(opened.name)
         self._people = People(
             self._link, self._call, self._keys.news, self._folder, self._rescued_after
         )

@@ -32,7 +32,8 @@
 --   unique      hash    key -> id of its holder
 --   output:SEQ  hash    run -> what was shared of its output
 --   tally       hash    "SQUEUE" -> how many jobs of the queue are in state S; y for delayed ones
---   meta        hash    id, format, seq, created_at, completions, bound, configured, news, turn
+--   meta        hash    id, format, version, created_at, seq, completions, bound, configured, news,
+--                       turn
 
 local call = redis.call
 local JOBS = KEYS[1]

@@ -36,6 +36,7 @@ class Keys:
         self.rules = self._tag + "rules"
         self.unique = self._tag + "unique"
         self.news = self._tag + "news"
+        self.nothing = self._tag + "nothing"
 
     def kids(self, seq: int) -> str:
         """Who was made to wait for the job of this place."""

@@ -16,7 +16,7 @@ import redis
 from redis import exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from queuectl.errors import (
     InvalidValueError,
@@ -38,18 +38,19 @@ _IDLE = 1.0  # seconds after which a connection may have been closed by the othe
 _FIRST_PAUSE = 0.1  # seconds between two attempts to connect; doubled with each that fails
 _LONGEST_PAUSE = 2.0
 _LONGEST_QUICK_PAUSE = 0.3
+_HOPS = 5  # servers of a cluster that are asked, one after the other, where the store is
 _PASSING = (
-    *("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED"),
+    *("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "UNBLOCKED"),
     # It cannot write to its disk, or to its replicas.
     *("MISCONF", "NOREPLICAS"),
 )
-# Of these the library keeps only what is said behind the word.
-_PASSING_ERRORS = (
+# The same where the library keeps only what is said behind the word.
+_ALSO_PASSING = (
     exceptions.BusyLoadingError,
     exceptions.ReadOnlyError,
     exceptions.ClusterDownError,
-    exceptions.TryAgainError,
 )
+_ON_THE_MOVE = (exceptions.AskError, exceptions.TryAgainError)
 
 
 class _MovedError(Exception):
@@ -67,14 +68,16 @@ class Link:
     Args:
         address: where the server is.
         jobs: the key by which a cluster knows where the store is, and scripts its prefix.
+        nothing: a key that never is there. While a cluster moves the store, key by key, a server
+            refuses who asks for one that it lacks: so no script finds a part of the store only.
 
     Attributes:
         unsure: whether the last change was sent but never answered: it may have been made.
     """
 
-    def __init__(self, address: Address, jobs: str) -> None:
+    def __init__(self, address: Address, jobs: str, nothing: str) -> None:
         self._address = address
-        self._jobs = jobs.encode()
+        self._keys = (2, jobs.encode(), nothing.encode())
         self._threads = threading.Lock()
         self._connection: Optional[Any] = None
         self._used_at = 0.0
@@ -111,13 +114,20 @@ class Link:
         """
         code = script(name)
         calling: Tuple[str, Any] = ("EVALSHA", code.sha)
+        hops = 0
         with self._threads:
             while True:
                 try:
-                    reply = self._ask((*calling, 1, self._jobs, *args), quick, changes)
+                    reply = self._ask((*calling, *self._keys, *args), quick, changes)
                 except exceptions.NoScriptError:
                     calling = ("EVAL", code.text)
                 except _MovedError as moved:
+                    hops += 1
+                    if hops > _HOPS:
+                        where = self._address.shown
+                        raise StoreAwayError(
+                            f"cannot use {where}: its cluster does not agree on where it is"
+                        ) from moved
                     self._go_to(moved)
                 else:
                     return list(reply)
@@ -257,7 +267,9 @@ class Link:
     def _go_to(self, moved: _MovedError) -> None:
         """Go on with the server of a cluster that has the store, which another one has named."""
         self._drop()
-        self._pool.connection_kwargs.update(host=moved.host, port=moved.port)
+        self._pool.connection_kwargs.update(port=moved.port)
+        if moved.host:
+            self._pool.connection_kwargs.update(host=moved.host)
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -281,10 +293,14 @@ class Link:
             return self.gone()
         if isinstance(error, exceptions.OutOfMemoryError) or "OOM command" in said:
             return StoreFullError(f"cannot write to {where}: the server's memory is full")
-        if isinstance(error, _PASSING_ERRORS) or any(
+        if isinstance(error, _ON_THE_MOVE) or said.startswith(("ASK ", "TRYAGAIN ")):
+            return StoreAwayError(f"cannot use {where}: its cluster is moving it")
+        if isinstance(error, _ALSO_PASSING) or any(
             said.startswith(word) or f"-{word} " in said for word in _PASSING
         ):
             return StoreAwayError(f"cannot use {where}: {_plain(said)}")
+        if isinstance(error, MasterNotFoundError):
+            return StoreAwayError(f"cannot reach {where}: no sentinel tells of a server")
         if isinstance(error, exceptions.AuthenticationError):
             return StoreError(f"cannot use {where}: {said}")
         if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError)):
