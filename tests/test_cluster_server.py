@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
@@ -16,7 +17,7 @@ from queuectl.manager import QueueManager
 from queuectl.store.redis import RedisStore
 from servers import Server, free_port
 from starting import SLACK, kill
-from support import wait_until
+from support import Cli, wait_until
 
 pytestmark = pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc")
 
@@ -199,3 +200,35 @@ def test_a_server_that_takes_nothing_in(
     assert start.poll() is None
     assert len(warnings_of(start)) <= 3, start.err
     assert len(own_cluster.jobs()) == 3
+
+
+@pytest.mark.slow
+def test_a_server_that_still_reads_its_data(cli: Cli, tmp_path: Path, machine_state: Path) -> None:
+    """It is away for as long as that takes."""
+    slow = {"key_load_delay": "300", "loading_process_events_interval_bytes": "1024"}
+    server = Server(tmp_path / "server", appendonly="yes", appendfsync="always", **slow)
+    with server.client().pipeline(transaction=False) as pipeline:
+        for number in range(6000):
+            pipeline.set(f"other{number}", "")
+        pipeline.execute()
+    cluster = Cluster(cli, server.url, kill_grace="1s")
+    cluster.add(TICKING, id="long")
+    starting = threading.Thread(target=server.start)
+    try:
+        start = cluster.node("a").start()
+        wait_until(cluster.ticks)
+        server.kill()
+        starting.start()
+        why = f"queuectl: cannot use {server.url}: Valkey is loading the dataset in memory\n"
+        wait_until(lambda: cluster.cli.run("list").stderr == why)
+        starting.join()
+        back_at = time.monotonic()
+        cluster.add("true", id="next")
+        cluster.let_go()
+        for job_id in ("long", "next"):
+            assert cluster.wait_for(job_id, JobState.COMPLETED).runs == 1
+        assert time.monotonic() - back_at < 5
+        assert start.poll() is None
+    finally:
+        cluster.close()
+        server.kill()

@@ -94,7 +94,7 @@ def test_nodes_whose_clocks_differ_agree_on_what_is_due(cluster: Cluster) -> Non
     """Nothing starts a millisecond early by the server's clock, which here is that of this test."""
     fast, slow = cluster.node("fast", ahead=300), cluster.node("slow", ahead=-300)
     # Long enough for a lease to end, if it were by one of these clocks.
-    cluster.add(f"{TICKING}", id="long")
+    cluster.add(TICKING, id="long")
     for node in (fast, slow):
         node.start("--count", "2")
     cluster.wait_for_workers(4)
