@@ -206,6 +206,14 @@ def test_nothing_is_told_of_a_password_that_is_not_encoded(letter: str) -> None:
             assert not re.search(r"sec|ret|12\b", said), said
 
 
+def test_a_scheme_in_capitals_is_no_folder(cli: Cli) -> None:
+    """Whose name would hold the password."""
+    done = cli.run("--store", "REDIS://me:secret@h/0", "enqueue", "true", check=2)
+    assert done.stderr.startswith("queuectl: no store can be opened at REDIS:// URLs")
+    assert "secret" not in done.stderr
+    assert list(cli.folder.iterdir()) == []
+
+
 def test_what_people_see_of_a_url_has_no_secret() -> None:
     for url, shown in (
         ("redis://u:p@h:1/2?prefix=x&password=s", "redis://h:1/2?prefix=x"),

@@ -103,7 +103,7 @@ def certificate(tmp_path: Path) -> Dict[str, str]:
     found = {name: str(tmp_path / f"{name}.pem") for name in ("key", "cert")}
     subprocess.run(
         [*("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
-         *("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"),
+         *("-subj", "/CN=queue", "-addext", "subjectAltName=IP:127.0.0.1"),
          *("-keyout", found["key"], "-out", found["cert"])],
         check=True,
         capture_output=True,
@@ -125,14 +125,15 @@ def tls_server(tmp_path: Path, certificate: Dict[str, str]) -> Iterator[Program]
 
 @pytest.mark.usefixtures("machine_state")
 def test_tls(cli: Cli, tls_server: Program, certificate: Dict[str, str]) -> None:
-    """Whoever the certificate is not proof for is not sent anything."""
-    plain = f"rediss://:secret@127.0.0.1:{tls_server.port}/0"
-    assert re.fullmatch(
-        rf"queuectl: cannot reach rediss://127\.0\.0\.1:{tls_server.port}/0: .*"
-        r"certificate verify failed.*\n",
-        cli.run("--store", plain, "list", check=3).stderr,
-    )
-    use(cli, f"{plain.replace(':secret@', '')}?ssl_ca_certs={certificate['cert']}")
+    """Whoever proves by no certificate that he is the one who was meant is not sent anything."""
+    trusted = f"?ssl_ca_certs={certificate['cert']}"
+    for host, options in (("127.0.0.1", ""), ("localhost", trusted)):
+        place = f"{host}:{tls_server.port}/0"
+        assert re.fullmatch(
+            rf"queuectl: cannot reach rediss://{place}: .*certificate verify failed.*\n",
+            cli.run("--store", f"rediss://:secret@{place}{options}", "list", check=3).stderr,
+        )
+    use(cli, f"rediss://127.0.0.1:{tls_server.port}/0{trusted}")
 
 
 @contextlib.contextmanager

@@ -175,6 +175,9 @@ class Link:
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
         }
+        if self._address.client_url.startswith("rediss:"):
+            # Older releases do not by themselves.
+            options["ssl_check_hostname"] = True
         sentinels = self._address.sentinels
         if sentinels is None:
             return redis.ConnectionPool.from_url(self._address.client_url, **options)
