@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -13,8 +14,6 @@ import support
 from cluster import KILL_GRACE, PROMPT, RESCUED_AFTER, TICKING, Cluster, warnings_of
 from queuectl.errors import StoreError
 from queuectl.job import JobState
-from queuectl.manager import QueueManager
-from queuectl.store.redis import RedisStore
 from servers import Server, free_port
 from starting import SLACK, kill
 from support import Cli, wait_until
@@ -43,19 +42,14 @@ class Load:
         self._thread.join()
 
     def _run(self) -> None:
-        store = RedisStore(self._cluster.url)
-        manager, number = QueueManager(store, {}), 0
-        while not self._ended.wait(0.01):
-            number += 1
-            try:
-                job = manager.enqueue(
-                    "echo $QUEUECTL_JOB_ID >> ran", id=f"n{number}", cwd=str(self._cluster.folder)
-                )
-                self.acknowledged.append(job.id)
-            except StoreError:
-                # It may be there, or not.
-                pass
-        store.close()
+        command, cwd, number = "echo $QUEUECTL_JOB_ID >> ran", str(self._cluster.folder), 0
+        with self._cluster.opened() as manager:
+            while not self._ended.wait(0.01):
+                number += 1
+                # One of which that was not said may be there, or not.
+                with contextlib.suppress(StoreError):
+                    job = manager.enqueue(command, id=f"n{number}", cwd=cwd)
+                    self.acknowledged.append(job.id)
 
 
 @pytest.mark.slow

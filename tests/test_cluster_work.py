@@ -13,7 +13,6 @@ from cluster import PROMPT, TICKING, Cluster, own_machine
 from queuectl import clock
 from queuectl.job import JobState
 from queuectl.store.base import Counts
-from queuectl.store.redis import RedisStore
 from servers import Server
 from starting import SLACK
 from support import wait_until
@@ -131,7 +130,8 @@ def test_an_idle_node_costs_the_server_less_than_two_commands_a_second(
     own_cluster.node("a").start("--count", "4")
     own_cluster.wait_for_workers(4)
     sent: List[str] = []
-    window = RedisStore.longest_rest + 1
+    with own_cluster.opened() as manager:
+        window = manager.store.longest_rest + 1
     # So long that each worker rests once, and looks.
     with own_server.client().monitor() as monitor:
         until = time.monotonic() + window
