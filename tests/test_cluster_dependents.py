@@ -60,4 +60,4 @@ def test_all_are_freed_in_order_also_if_who_freed_them_dies(
     assert left == names[MANY - len(left) :]
     assert MANY - 2 <= len(ran) + len(left) <= MANY - 1
     # They were taken in, told apart, placed and freed a thousand at a time.
-    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] > 4 * MANY / 1000
+    assert redis.info("commandstats")["cmdstat_evalsha"]["calls"] > 3 * MANY / 1000
