@@ -123,7 +123,8 @@ def test_two_machines_run_each_job_once(queue: RedisQueue, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_what_a_dead_machine_held_is_run_by_another(queue: RedisQueue, tmp_path: Path) -> None:
     """Once its lease is over, and not before."""
-    queue.configure(lease="3s", backoff_base="0", kill_grace="0.5s")
+    # Without housekeeping all its processes live until they are killed.
+    queue.configure(lease="3s", backoff_base="0", kill_grace="0.5s", keep_output="none")
     queue.add('[ "$QUEUECTL_JOB_RUN" = 2 ] || exec sleep 1000', id="a")
     dying = queue.start(env={"XDG_STATE_HOME": str(tmp_path / "far")})
     wait_until(lambda: "sleep 1000" in queue.runs_of("a").values())

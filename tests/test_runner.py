@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import re
 import resource
@@ -148,6 +149,12 @@ def script(text: str, home: Path) -> str:
     program.write_text(textwrap.dedent(head) + textwrap.dedent(text))
     environ = dict(os.environ, PYTHONPATH=str(Path(queuectl.runner.__file__).parents[1]))
     return subprocess.check_output([sys.executable, str(program)], env=environ).decode()
+
+
+def descriptors() -> List[str]:
+    """Those that are open, but for what other tests left to be collected."""
+    gc.collect()
+    return os.listdir("/dev/fd")
 
 
 def test_success_says_nothing(bench: Bench) -> None:
@@ -504,15 +511,15 @@ def test_what_was_in_the_spool_before_is_nobodys(bench: Bench) -> None:
 
 def test_no_descriptor_is_lost(bench: Bench) -> None:
     bench.run("true")
-    before = os.listdir("/dev/fd")
+    before = descriptors()
     for number in range(5):
         bench.run("echo x", 2 * number)
         bench.run("true")
         bench.run("true", cwd="/gone")
         bench.run("true", shell="/gone")
-    assert os.listdir("/dev/fd") == before
+    assert descriptors() == before
     bench.restart()
-    assert len(os.listdir("/dev/fd")) == len(before) - 1  # It has no spool yet.
+    assert len(descriptors()) == len(before) - 1  # It has no spool yet.
 
 
 def test_output_that_cannot_be_moved_is_kept_for_later(bench: Bench) -> None:
@@ -777,7 +784,7 @@ def test_output_is_bounded_while_it_cannot_be_moved(bench: Bench) -> None:
 
 
 def test_a_background_process_is_forgotten_when_it_ended(bench: Bench) -> None:
-    before = os.listdir("/dev/fd")
+    before = descriptors()
     bench.run("echo x; sleep 300 &")
     bench.run("sleep 300 &", 2)
     bench.runner.tend()
@@ -788,7 +795,7 @@ def test_a_background_process_is_forgotten_when_it_ended(bench: Bench) -> None:
     bench.runner.tend()
     assert bench.output() == b"x\n"
     assert not bench.kept(2).exists()  # It printed nothing after all.
-    assert os.listdir("/dev/fd") == before
+    assert descriptors() == before
 
 
 def test_the_number_of_background_processes_that_are_tended_is_bounded(
@@ -797,10 +804,10 @@ def test_the_number_of_background_processes_that_are_tended_is_bounded(
     monkeypatch.setattr(queuectl.runner, "_MAX_LEFTOVERS", 2)
     for number in range(2):
         bench.run("sleep 300 &", number)
-    before = os.listdir("/dev/fd")
+    before = descriptors()
     for number in range(2, 5):
         bench.run("sleep 300 &", number)
-    assert os.listdir("/dev/fd") == before
+    assert descriptors() == before
 
 
 def test_where_files_cannot_be_locked_the_group_tells(
@@ -1061,14 +1068,14 @@ def test_waiting_ends_with_a_readable_descriptor_and_names_it(any_waiter: Waiter
 
 def test_a_waiter_gives_back_what_it_took() -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    fds = os.listdir("/dev/fd")
+    fds = descriptors()
     try:
         waiter = Waiter()
         assert signal.getsignal(signal.SIGCHLD) not in (signal.SIG_IGN, signal.SIG_DFL)
         waiter.close()
         assert signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN
         assert signal.set_wakeup_fd(-1) == -1
-        assert os.listdir("/dev/fd") == fds
+        assert descriptors() == fds
     finally:
         signal.signal(signal.SIGCHLD, before)
 
