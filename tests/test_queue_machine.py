@@ -730,7 +730,7 @@ QueueMachine.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 LongQueueMachine.TestCase.settings = settings(
-    QueueMachine.TestCase.settings, max_examples=20, stateful_step_count=50
+    QueueMachine.TestCase.settings, max_examples=15, stateful_step_count=50
 )
 TestQueueMachine = pytest.mark.timeout(300)(QueueMachine.TestCase)
 TestLongQueueMachine = pytest.mark.slow(pytest.mark.timeout(600)(LongQueueMachine.TestCase))

@@ -573,13 +573,13 @@ FOR_SPEED = {"rewrite._run 1"}
 """A sync before the lock is taken, so that the one under it has little to do."""
 
 
-@pytest.mark.parametrize("site", sorted(all_sites()))
+@pytest.mark.parametrize("site", sorted(all_sites() - FOR_SPEED))
 def test_no_line_that_asks_for_a_sync_can_be_left_out(site: str) -> None:
     asking = [told(name) for name in PLANS if site in told(name).sites]
     # The short ones first: one is enough.
     asking.sort(key=lambda story: len(story.recorder.events))
     assert asking
-    assert any(first_loss(story, site) for story in asking) == (site not in FOR_SPEED)
+    assert any(first_loss(story, site) for story in asking)
 
 
 def test_without_the_mark_a_lost_commit_would_look_durable(monkeypatch: pytest.MonkeyPatch) -> None:
