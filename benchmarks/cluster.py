@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import shutil
 import tempfile
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Iterator, List
@@ -99,7 +100,7 @@ def figures(bench: Bench) -> List[Figure]:
                 must=0.95,
                 aim=1.0,
                 more_is_better=True,
-                during=lambda behind=behind: server.filled(behind),  # type: ignore[misc]
+                during=partial(server.filled, behind),
             )
             for name, behind in (("many", many), ("million", million))
         ),

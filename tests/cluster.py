@@ -20,8 +20,6 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 import pytest
 
-from queuectl.manager import QueueManager
-from queuectl.store.opening import open_store
 from servers import Server, client
 from starting import Queue
 from support import Cli, Process, Word
@@ -113,16 +111,8 @@ class Cluster(Queue):
     """
 
     def __init__(self, cli: Cli, url: str, **settings: str) -> None:
-        self.url = url
-        cli.env["QUEUECTL_STORE"] = url
-        super().__init__(cli, **settings)
+        super().__init__(cli, url, **settings)
         self._nodes: List[Node] = []
-
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[QueueManager]:
-        # By its URL: where the client library is missing, all tests but these go on.
-        with contextlib.closing(open_store(self.url, True, lambda text: None)) as store:
-            yield QueueManager(store, {})
 
     def node(self, name: str, url: Optional[str] = None, **options: Any) -> Node:
         """Add a node."""

@@ -27,7 +27,7 @@ def test_all_are_freed_in_order_also_if_who_freed_them_dies(
     own_cluster: Cluster, own_server: Server
 ) -> None:
     redis = own_server.client()
-    lane, todo = own_cluster.key("lane:default:0"), own_cluster.key("todo")
+    lane, unsettled = own_cluster.key("lane:default:0"), own_cluster.key("unsettled")
     own_cluster.add("touch began; until [ -e go ]; do sleep 0.01; done", id="parent")
     names = [f"child{number}" for number in range(MANY)]
     command = '[ "$NODE" = b ] || exec sleep 1000; echo "$QUEUECTL_JOB_ID" >> ran'
@@ -46,11 +46,11 @@ def test_all_are_freed_in_order_also_if_who_freed_them_dies(
     # opened the store to look would go on with that.
     wait_until(lambda: own_cluster.runs_of("child0"))
     a.kill()
-    assert redis.exists(todo)
+    assert redis.exists(unsettled)
     assert redis.zrange(lane, 0, 2) == [b"child1", b"child2", b"child3"]
     # Whoever comes goes on with that.
     b.start()
-    wait_until(lambda: not redis.exists(todo), 30, "all to be free")
+    wait_until(lambda: not redis.exists(unsettled), 30, "all to be free")
     wait_until(lambda: own_cluster.counts().completed > 50)
     b.kill()
     # The one that it had to run is rescued sooner or later.

@@ -16,10 +16,9 @@ from queuectl import machine
 from queuectl.job import JobState
 from queuectl.store.redis import scripts
 from servers import Server
-from starting import HOLD
+from starting import HOLD, Queue
 from support import Cli, need, wait_until
 from test_cli_support import HOSTILE
-from test_redis_start import RedisQueue
 from test_service import settings_of, verified
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "redis.md").read_text(encoding="utf-8")
@@ -54,7 +53,7 @@ def test_the_user_of_the_page_is_denied_nothing(cli: Cli, own_server: Server) ->
     redis.execute_command(*words)
     redis.execute_command("ACL", "LOG", "RESET")
     url = f"redis://{words[2]}:pass@127.0.0.1:{own_server.port}/0"
-    queue = RedisQueue(cli, url, kill_grace="1s")
+    queue = Queue(cli, url, kill_grace="1s")
     cli.run("enqueue", "echo said; exit 3", "--id", "bad", "--max-retries", "1", check=0)
     cli.run("enqueue", "echo said", "--id", "good", "--unique", "key", check=0)
     cli.run("enqueue", "true", "--id", "child", "--after", "good", "--label", "l", check=0)
@@ -109,7 +108,7 @@ def test_a_password_is_shown_to_nobody(cli: Cli, own_server: Server) -> None:
         done = cli.run(*words, **options)
         seen.extend((done.stdout, done.stderr))
 
-    queue = RedisQueue(cli, url, log_level="DEBUG", on_dead="echo dead; exit 1")
+    queue = Queue(cli, url, log_level="DEBUG", on_dead="echo dead; exit 1")
     queue.add('printf %s "$QUEUECTL_STORE" > url; queuectl enqueue true --id child', id="a")
     queue.add("exit 3", id="dead", max_retries=1)
     queue.add(HOLD, id="held")
@@ -236,7 +235,7 @@ def test_a_queue_is_moved_to_a_server_and_back_with_nothing_lost(cli: Cli, redis
 
 def test_show_names_the_file_and_the_host_that_has_it(cli: Cli, redis_url: str) -> None:
     """As told apart by their folders, on another machine; on its own only the file."""
-    queue = RedisQueue(cli, redis_url)
+    queue = Queue(cli, redis_url)
     far = {"XDG_STATE_HOME": str(cli.folder / "far")}
     queue.add("echo said", id="a")
     queue.start("--drain", env=far).finish(0)

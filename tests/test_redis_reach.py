@@ -14,8 +14,8 @@ import pytest
 
 from queuectl.job import JobState
 from servers import Server, client, free_port, new_store
+from starting import Queue
 from support import Cli, Process, need, wait_until
-from test_redis_start import RedisQueue
 
 
 def use(cli: Cli, url: str) -> None:
@@ -82,7 +82,7 @@ def test_a_user_and_a_number_of_a_database(cli: Cli, own_server: Server) -> None
 
 def test_prefixes_do_not_see_each_other(cli: Cli, redis_server: str, machine_state: Path) -> None:
     """A stop, a pause and a purge of one are nothing to the other."""
-    one, two = (RedisQueue(cli, new_store(redis_server)) for _ in range(2))
+    one, two = (Queue(cli, new_store(redis_server)) for _ in range(2))
     start = cli.spawn("start", env={"QUEUECTL_STORE": one.url})
     one.wait_for_workers(1)
     assert two.members() == []
@@ -169,7 +169,7 @@ def test_sentinel_and_a_failover(cli: Cli, tmp_path: Path) -> None:
         wait_until(lambda: len(asked.execute_command("SENTINEL", "REPLICAS", "main")) == 1)
         url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0"
         use(cli, url)
-        queue = RedisQueue(cli, url)
+        queue = Queue(cli, url)
         queue.add("until [ -e go ]; do sleep 0.01; done", id="held")
         start = queue.start("--count", "2")
         queue.wait_for_runner("held")
@@ -250,7 +250,7 @@ def test_a_store_that_a_cluster_moves_is_away_until_all_of_it_is_there(
     """No change is made by halves; a `start` waits, and goes on where the store is then."""
     prefix, slot = cluster.prefix_on(0)
     url = f"{cluster.servers[0].url}?prefix={prefix}"
-    queue = RedisQueue(cli, url)
+    queue = Queue(cli, url)
     start = queue.start()
     queue.wait_for_workers(1)
     queue.add("true", id="before")

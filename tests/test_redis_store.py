@@ -304,12 +304,12 @@ def test_many_dependents_are_freed_in_parts(store: RedisStore) -> None:
     store.save([rules.complete(held, NOW)])
     redis, tag = client(store.url), f"{{{prefix_of(store)}}}:"
     assert redis.zcard(f"{tag}lane:default:0") == 1000
-    assert redis.zcard(f"{tag}todo") == 1
+    assert redis.zcard(f"{tag}unsettled") == 1
     assert store.claimable(NOW, HORIZON)
     assert redis.zcard(f"{tag}lane:default:0") == 2000
     assert ids([claim(store, queues=["none"])]) == [None]
     assert redis.zcard(f"{tag}lane:default:0") == 5000
-    assert not redis.exists(f"{tag}todo", f"{tag}held")
+    assert not redis.exists(f"{tag}unsettled", f"{tag}held")
     assert ids([claim(store), claim(store)]) == ["child0", "child1"]
 
 

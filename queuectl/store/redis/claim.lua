@@ -47,7 +47,7 @@ if supervisor ~= '' and call('SISMEMBER', PREFIX .. 'stopping', supervisor) == 1
 end
 
 local more, unsettled = false, false
-if call('EXISTS', TODO, TIMED) > 0 then
+if call('EXISTS', UNSETTLED, TIMED) > 0 then
   unsettled = settle()
   left = AT_ONCE
   more = promote(now, horizon)

@@ -3,9 +3,9 @@
 -- A job's value is a line of what scripts need, and behind it JSON, which no script reads or
 -- writes: it would come back changed. Whatever is asked of many jobs follows from where their ids
 -- stand, and `place` alone says where one that waits belongs. Every script runs alone, so between
--- two of them all of it agrees, but for what `todo` names: jobs that are to be placed anew, because
--- one that they wait for changed, or that were added in a batch too large for one script. Until
--- that is done, `kept` keeps a claim from trusting their place.
+-- two of them all of it agrees, but for what `unsettled` names: jobs that are to be placed anew,
+-- because one that they wait for changed, or that were added in a batch too large for one script.
+-- Until that is done, `kept` keeps a claim from trusting their place.
 --
 --   jobs        hash    id -> value
 --   lanes       zset    "QUEUE:PRIORITY" of each lane that may have a job; score PRIORITY
@@ -47,7 +47,7 @@ local LANES, LANE, TIMED = PREFIX .. 'lanes', PREFIX .. 'lane:', PREFIX .. 'time
 local DELAYED, RETRIES = PREFIX .. 'delayed:', PREFIX .. 'retries:'
 local OWN, EARLY, AWAITED = PREFIX .. 'own:', PREFIX .. 'early:', PREFIX .. 'awaited'
 local IN, FAILURES, UNIQUE = PREFIX .. 'in:', PREFIX .. 'failures', PREFIX .. 'unique'
-local KIDS, TODO, RULES = PREFIX .. 'kids:', PREFIX .. 'todo', PREFIX .. 'rules'
+local KIDS, UNSETTLED, RULES = PREFIX .. 'kids:', PREFIX .. 'unsettled', PREFIX .. 'rules'
 
 local tally = {}
 local completions, bound, news = 0, 0, 0
@@ -328,7 +328,7 @@ end
 local function stir(name, from)
   local seq = string.match(name, '%d+$')
   if left <= 0 then
-    call('ZADD', TODO, from, name)
+    call('ZADD', UNSETTLED, from, name)
     return
   end
   local found = call('ZRANGEBYSCORE', KIDS .. seq, '(' .. from, '+inf', 'WITHSCORES', 'LIMIT', 0, left)
@@ -342,10 +342,10 @@ local function stir(name, from)
   local was_all = #found < 2 * left
   left = left - #found / 2
   if not was_all then
-    call('ZADD', TODO, found[#found], name)
+    call('ZADD', UNSETTLED, found[#found], name)
     return
   end
-  call('ZREM', TODO, name)
+  call('ZREM', UNSETTLED, name)
   if string.sub(name, 1, 1) == 'x' then
     call('UNLINK', KIDS .. seq)
   end
@@ -419,7 +419,7 @@ local function is_taken(id, batch)
   if not other or other == batch then
     return false
   end
-  if call('ZSCORE', TODO, 'b' .. other) then
+  if call('ZSCORE', UNSETTLED, 'b' .. other) then
     return true
   end
   local staged_at = call('ZSCORE', PREFIX .. 'stages', other)
@@ -468,14 +468,14 @@ local function place_batch(token)
     call('HSET', batch, 'at', 0, 'tying', 0)
   else
     call('UNLINK', batch, stage)
-    call('ZREM', TODO, 'b' .. token)
+    call('ZREM', UNSETTLED, 'b' .. token)
   end
 end
 
 -- Go on with what was left to be done; tell whether there is still something.
 local function settle()
   while left > 0 do
-    local first = call('ZRANGE', TODO, 0, 0, 'WITHSCORES')
+    local first = call('ZRANGE', UNSETTLED, 0, 0, 'WITHSCORES')
     if #first == 0 then
       return false
     end
@@ -485,5 +485,5 @@ local function settle()
       stir(first[1], first[2])
     end
   end
-  return call('EXISTS', TODO) == 1
+  return call('EXISTS', UNSETTLED) == 1
 end

@@ -23,4 +23,4 @@ if format and tonumber(format) < known then
     call('HSET', KEEPER, 'id', name .. '.' .. known, 'format', known, 'version', ARGV[5])
   end
 end
-return {made, server_time(), call('HGETALL', KEEPER), call('EXISTS', TODO), older}
+return {made, server_time(), call('HGETALL', KEEPER), call('EXISTS', UNSETTLED), older}
