@@ -17,7 +17,6 @@ from time import monotonic
 from typing import Callable, Optional, Sequence, Tuple
 
 from queuectl import machine
-from queuectl.capture import read_ends
 from queuectl.clock import format_duration
 from queuectl.config import Settings
 from queuectl.errors import (
@@ -34,7 +33,8 @@ from queuectl.job import Job, JobState
 from queuectl.keeper import Keeper
 from queuectl.manager import QueueManager
 from queuectl.runner import TIMEOUT, Limits, Outcome, Runner
-from queuectl.store.base import Member, SharedOutput
+from queuectl.sharing import Sharing
+from queuectl.store.base import Member
 from queuectl.waiter import Waiter
 
 WAKE, STOP, FORCE = b"w", b"s", b"f"
@@ -103,10 +103,12 @@ class Worker:
         self._stopping = False
         self._warned = False
         self._away_since: Optional[float] = None
-        self._keeper = Keeper(self._store, member.id, self._share_so_far)
-        # Of which job's run not all that it printed is shared, and what told its file apart.
-        self._unshared: Optional[Job] = None
-        self._shared: Tuple[object, ...] = ()
+        self._sharing = Sharing(
+            self._store,
+            self._store.spool(member.id),
+            lambda: int(manager.known_settings["redis_output"]),
+        )
+        self._keeper = Keeper(self._store, member.id, self._sharing.so_far)
         self._ran = 0.0
 
     def run(self) -> int:
@@ -191,7 +193,7 @@ class Worker:
         while True:
             try:
                 self._runner.keep()
-                self._share_last()
+                self._sharing.finish()
                 asked_at = monotonic()
                 try:
                     job = self._manager.claim(self._member.id, done, self._wants_job, self._queues)
@@ -220,7 +222,7 @@ class Worker:
         """Save the last result, if there is one, for as long as a shutdown allows to try."""
         while done is not None:
             try:
-                self._share_last()
+                self._sharing.finish()
                 try:
                     self._manager.finish(done)
                 except ConflictError:
@@ -285,8 +287,8 @@ class Worker:
         )
         self._store.note(self._member)
         self._claimed, self._cut_off = job, False
-        self._kept_as = self._store.kept_output(job.id, job.runs)
-        self._limits = Limits(job.timeout, settings["kill_grace"], settings["max_output"])
+        kept_as = self._store.kept_output(job.id, job.runs)
+        self._sharing.begin(settings["max_output"])
         began = monotonic()
         self._keeper.begin(job)
         try:
@@ -301,8 +303,8 @@ class Worker:
                     "QUEUECTL_JOB_RUN": str(job.runs),
                     "QUEUECTL_JOB_MAX_RETRIES": str(job.max_retries),
                 },
-                limits=self._limits,
-                keep_as=self._kept_as,
+                limits=Limits(job.timeout, settings["kill_grace"], settings["max_output"]),
+                keep_as=kept_as,
                 on_spawn=lambda group: self._say_step(EventKind.SPAWNED, job, str(group)),
                 on_lasting=self._note_group,
                 stop=self._reason_to_end,
@@ -312,7 +314,7 @@ class Worker:
         finally:
             self._keeper.end()
         self._ran = monotonic() - began
-        self._unshared = job if self._store.shares_output else None
+        self._sharing.end(job, kept_as)
         self._outcome = outcome
         return self._conclude(job)
 
@@ -326,29 +328,6 @@ class Worker:
             timed_out=outcome.ended_by == TIMEOUT,
             signal=outcome.signal,
         )
-
-    def _share_last(self) -> None:
-        """Let others see all that the last run printed, before they see that it has ended."""
-        if self._unshared is not None:
-            self._share_output(self._unshared, self._kept_as)
-            self._unshared = None
-
-    def _share_so_far(self, job: Job) -> None:
-        self._share_output(job, self._store.spool(self._member.id))
-
-    def _share_output(self, job: Job, path: str) -> None:
-        try:
-            status = os.stat(path)
-            now = (path, status.st_size, status.st_mtime_ns)
-            if now == self._shared or not status.st_size:
-                return
-            most = self._manager.known_settings["redis_output"]
-            ends = read_ends(path, most, self._limits.max_output)
-        except OSError:
-            # It printed nothing, or the file cannot be read, which who looks for it here is told.
-            return
-        self._store.share_output(job, SharedOutput(machine.host(), path, *ends))
-        self._shared = now
 
     def _note_group(self, group: int) -> None:
         self._member = self._member._replace(
