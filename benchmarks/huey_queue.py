@@ -12,7 +12,7 @@ import subprocess
 from huey import RedisHuey, SqliteHuey
 
 queue = (
-    RedisHuey(unix_socket_path=os.environ["HUEY_SOCKET"])
+    RedisHuey(url=f"unix://{os.environ['HUEY_SOCKET']}")
     if "HUEY_SOCKET" in os.environ
     else SqliteHuey(filename=os.environ["HUEY_FILE"], fsync=os.environ["HUEY_FSYNC"] == "1")
 )

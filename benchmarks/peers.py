@@ -117,12 +117,17 @@ def huey_drained(bench: Bench, where: Mapping[str, str]) -> float:
             return jobs / (told.wait(writer=consumer) - began)
 
 
-def rq_drained(bench: Bench, socket: Path) -> float:
-    """The whole of `rq worker-pool -b -n 2`, with its SimpleWorker, which forks for no job.
+SIMPLE = "rq.worker.SimpleWorker"
+"""RQ's worker that forks for no job."""
+
+
+def rq_drained(bench: Bench, socket: Path, worker: str) -> float:
+    """The whole of `rq worker-pool -b -n 2`.
 
     Args:
         bench: the run.
         socket: where the server listens.
+        worker: the class of its workers.
 
     Returns:
         Jobs a second.
@@ -132,8 +137,7 @@ def rq_drained(bench: Bench, socket: Path) -> float:
     output([python, "-c", _RQ_FILL, str(jobs), str(socket)], variables)
     os.sync()
     pool = [environment.program("rq"), "worker-pool", "-b", "-q", "-n", "2"]
-    worker = ["-w", "rq.worker.SimpleWorker", "-u", f"unix://{socket}"]
-    took = timed([*pool, *worker], variables)
+    took = timed([*pool, "-w", worker, "-u", f"unix://{socket}"], variables)
     finished = output([python, "-c", _RQ_COUNT, str(socket)], variables)
     if int(finished) != jobs:
         raise MeasureError(f"{finished.strip()} of {jobs} jobs finished")
@@ -166,7 +170,7 @@ class Peers:
             with running([self._find("redis-server"), *listen], self._variables):
                 while not socket.exists():
                     time.sleep(0.01)
-                return rq_drained(self._bench, socket)
+                return rq_drained(self._bench, socket, SIMPLE)
 
     def tsp(self) -> float:
         """`tsp -S 2`, from the end of a job that has held both slots to the start of the last."""

@@ -24,9 +24,6 @@ from queuectl.values import (
 
 T = TypeVar("T")
 
-# So many at a time: the store is locked while their output is removed.
-_PURGED_AT_ONCE = 5000
-
 _CHECKS: Dict[str, Callable[[Any], object]] = {
     "command": validate_command,
     "priority": validate_priority,
@@ -163,8 +160,9 @@ def purge_in_parts(store: Store, jobs: Sequence[Job]) -> Cancelled:
     """Delete many jobs that are over, some at a time, passing over those that change meanwhile."""
     purged: List[Job] = []
     followers: List[Job] = []
-    for start in range(0, len(jobs), _PURGED_AT_ONCE):
-        part = list(jobs[start : start + _PURGED_AT_ONCE])
+    at_once = store.removes_at_once
+    for start in range(0, len(jobs), at_once):
+        part = list(jobs[start : start + at_once])
         while part:
             try:
                 done = purge(store, part)

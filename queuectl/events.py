@@ -20,6 +20,7 @@ class EventKind:
     INTERRUPTED = "interrupted"
     RESCUED = "rescued"  # the worker's name
     WARNING = "warning"  # in words
+    BACK = "back"  # the store, which can be used again
     CLAIMED = "claimed"
     SPAWNED = "spawned"  # the process id
     COMMITTED = "committed"  # the state that was committed

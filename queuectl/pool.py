@@ -59,11 +59,11 @@ class Pool:
 
     Attributes:
         resting: shared with the workers: for each slot a byte that says whether its worker may be
-            woken for a job; and one more, that says whether anybody has said why all must end.
+            woken for a job; and two more, `AWAY` and `ENDING` of `worker`.
     """
 
     def __init__(self, count: int, work: Work, report: Report) -> None:
-        self.resting = mmap(-1, count + 1)
+        self.resting = mmap(-1, count + 2)
         self._work = work
         self._report = report
         self._context = get_context("fork")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from time import monotonic
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from queuectl import machine
 from queuectl.errors import (
@@ -59,7 +59,10 @@ class Rescues:
         for rescue in self._rescues[:]:
             try:
                 over = rescue.step()
-            except (StoreAwayError, StoreFullError, StoreLockedError) as error:
+            except StoreAwayError:
+                # The supervisor tells of it, who asks for more than we do.
+                self._next_step = monotonic() + _RETRY_PAUSE
+            except (StoreFullError, StoreLockedError) as error:
                 self.put_off(error)
             else:
                 self._warned = self._warned and not over
@@ -103,7 +106,7 @@ class Rescue:
         groups = self._groups()
         if groups:
             self._end(groups)
-        elif self._looked or self._lost.job is None:
+        elif self._looked or self._run() is None:
             self._give_back()
             return True
         # Looked for twice: until a child has become the shell, its environment tells nothing.
@@ -120,17 +123,25 @@ class Rescue:
             # There is nothing to give it back to; the store's end is noticed elsewhere.
             pass
 
+    def _run(self) -> Optional[Tuple[str, int]]:
+        """Which run of which job it left; what it noted, where nobody knows what it held."""
+        member, job = self._lost
+        if job is not None:
+            return job.id, job.runs
+        return None if member.job is None else (member.job, member.run)
+
     def _groups(self) -> List[int]:
         """The living process groups of the run; what the worker left behind earlier is no part."""
-        member, job = self._lost
-        if job is None:
+        run = self._run()
+        if run is None:
             return []
         variables = {
-            "QUEUECTL_JOB_ID": job.id,
-            "QUEUECTL_JOB_RUN": str(job.runs),
+            "QUEUECTL_JOB_ID": run[0],
+            "QUEUECTL_JOB_RUN": str(run[1]),
             "QUEUECTL_STORE": self._manager.store.url,
         }
-        noted = member.group if (member.job, member.run) == (job.id, job.runs) else None
+        member = self._lost.member
+        noted = member.group if (member.job, member.run) == run else None
         return machine.groups_of_run(noted, member.born, member.boot, variables)
 
     def _end(self, groups: List[int]) -> None:

@@ -31,7 +31,7 @@ from queuectl.pool import Pool
 from queuectl.rescue import Rescues
 from queuectl.store.base import Counts, Member
 from queuectl.waiter import Waiter
-from queuectl.worker import FORCE, STOP, Worker
+from queuectl.worker import AWAY, ENDING, FORCE, STOP, Worker
 
 _TICK = 0.25  # seconds between two looks at what nobody tells of
 _RESCUE_TICK = 0.05  # the same while a rescue goes on
@@ -150,12 +150,22 @@ class Supervisor:
             self._rescues.step()
             # Last: while the store is away, all else must go on.
             self._note_stop()
-        except (StoreAwayError, StoreFullError, StoreLockedError) as error:
+        except StoreAwayError as error:
+            self._miss(error)
+        except (StoreFullError, StoreLockedError) as error:
             self._rescues.put_off(error)
         except QueueError as error:
             self._fail(error)
         self._kill_overdue()
         self._notifier.step()
+
+    def _miss(self, error: StoreAwayError) -> None:
+        """Say, once for all, that the store is away."""
+        if not self._pool.resting[AWAY]:
+            self._pool.resting[AWAY] = 1
+            self._report(
+                Event(EventKind.WARNING, "start", detail=f"{error}; trying again each second")
+            )
 
     def _until_tick(self) -> float:
         until = min(self._next_tick, self._pool.fill_at)
@@ -167,6 +177,9 @@ class Supervisor:
         """Look at what nobody tells of."""
         self._next_tick = monotonic() + _TICK
         self._store.tend()
+        if self._pool.resting[AWAY]:
+            self._pool.resting[AWAY] = 0
+            self._report(Event(EventKind.BACK, "start", detail=self._store.shown))
         self._rescues.begin(self._store.lost())
         if not self._stopping:
             for chore in self._chores:
@@ -278,8 +291,8 @@ class Supervisor:
 
     def _fail(self, error: QueueError) -> None:
         """Stop because the store cannot be used any more."""
-        if not self._pool.resting[-1]:
-            self._pool.resting[-1] = 1
+        if not self._pool.resting[ENDING]:
+            self._pool.resting[ENDING] = 1
             self._report(Event(EventKind.WARNING, "start", detail=str(error)))
         self._begin_stop(error.exit_code)
         self._exit_code = error.exit_code

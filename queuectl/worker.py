@@ -8,7 +8,6 @@ kept, and nothing is claimed, until it can.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import random
@@ -18,7 +17,6 @@ from time import monotonic
 from typing import Callable, Optional, Sequence, Tuple
 
 from queuectl import machine
-from queuectl.capture import read_ends
 from queuectl.clock import format_duration
 from queuectl.config import Settings
 from queuectl.errors import (
@@ -32,20 +30,26 @@ from queuectl.errors import (
 )
 from queuectl.events import Event, EventKind, Report
 from queuectl.job import Job, JobState
+from queuectl.keeper import Keeper
 from queuectl.manager import QueueManager
 from queuectl.runner import TIMEOUT, Limits, Outcome, Runner
-from queuectl.store.base import Member, SharedOutput
+from queuectl.sharing import Sharing
+from queuectl.store.base import Member
 from queuectl.waiter import Waiter
 
 WAKE, STOP, FORCE = b"w", b"s", b"f"
 """The orders that a supervisor gives."""
 
+AWAY, ENDING = -2, -1
+"""Which bytes, shared by all, say that somebody has told that the store is away, and why all must
+end: which all find out at once."""
+
 _SHUTDOWN = "shutdown"
 _CANCEL = "cancel"
 _CUT_OFF = "lost claim"
-_CANCEL_LOOK = 0.5  # seconds between two looks whether the job that runs was cancelled
 _DRAIN_LOOK = 1.0  # seconds between two looks whether anything is left to be done
 _RETRY_PAUSE = 1.0  # seconds between two attempts to save a result
+_AWAY_FOR_ME = 5.0  # seconds after which the store is away for this worker alone, or it was told of
 _KINDS = {
     JobState.PENDING: EventKind.INTERRUPTED,
     JobState.COMPLETED: EventKind.COMPLETED,
@@ -63,7 +67,7 @@ class Worker:
         member: how it enrolls.
         orders: the descriptor from which orders come.
         resting: a byte, at `slot`, that says whether it waits for a job and may be woken for one;
-            the last one says whether anybody has told why all must end, which all find out at once.
+            then `AWAY` and `ENDING`.
         slot: its place in `resting`.
         drain: whether to end once there is nothing left to do.
         queues: from which queues it claims; none for all.
@@ -98,10 +102,13 @@ class Worker:
         self._end_jobs_at = math.inf
         self._stopping = False
         self._warned = False
-        self._renewed_at = -math.inf
-        # Of which job's run not all that it printed is shared, and what told its file apart.
-        self._unshared: Optional[Job] = None
-        self._shared: Tuple[object, ...] = ()
+        self._away_since: Optional[float] = None
+        self._sharing = Sharing(
+            self._store,
+            self._store.spool(member.id),
+            lambda: int(manager.known_settings["redis_output"]),
+        )
+        self._keeper = Keeper(self._store, member.id, self._sharing.so_far)
         self._ran = 0.0
 
     def run(self) -> int:
@@ -122,8 +129,8 @@ class Worker:
                 self._leave()
         except QueueError as error:
             # Its claim, if it holds one, is rescued; so it does not leave, but is found missing.
-            if not self._resting[-1]:
-                self._resting[-1] = 1
+            if not self._resting[ENDING]:
+                self._resting[ENDING] = 1
                 self._say(EventKind.WARNING, detail=str(error))
             return error.exit_code
         return 0
@@ -136,7 +143,7 @@ class Worker:
             except (StoreAwayError, StoreFullError, StoreLockedError) as error:
                 self._wait_after(error)
             else:
-                self._warned = False
+                self._note_success()
                 return True
         return False
 
@@ -186,7 +193,7 @@ class Worker:
         while True:
             try:
                 self._runner.keep()
-                self._share_last()
+                self._sharing.finish()
                 asked_at = monotonic()
                 try:
                     job = self._manager.claim(self._member.id, done, self._wants_job, self._queues)
@@ -203,11 +210,11 @@ class Worker:
                 self._save(done)
                 raise
             else:
-                self._warned = False
+                self._note_success()
                 if done is not None:
                     self._say_done(done, self._manager.known_settings)
                 if job is not None:
-                    self._renewed_at = asked_at
+                    self._keeper.renewed_at = asked_at
                     self._say_step(EventKind.CLAIMED, job)
                 return job
 
@@ -215,7 +222,7 @@ class Worker:
         """Save the last result, if there is one, for as long as a shutdown allows to try."""
         while done is not None:
             try:
-                self._share_last()
+                self._sharing.finish()
                 try:
                     self._manager.finish(done)
                 except ConflictError:
@@ -248,7 +255,7 @@ class Worker:
     def _wait_after(self, error: Exception) -> None:
         if isinstance(error, StoreGoneError):
             raise error
-        if not self._warned:
+        if not self._warned and not self._is_told(error):
             self._warned = True
             what = (
                 f"cannot keep the output: {error.strerror}"
@@ -260,6 +267,18 @@ class Worker:
         while monotonic() < min(deadline, self._end_jobs_at):
             self._wait(deadline - monotonic())
 
+    def _is_told(self, error: Exception) -> bool:
+        """Whether it need not be said: that the store is away, the supervisor finds out."""
+        if not isinstance(error, StoreAwayError):
+            return False
+        if self._away_since is None:
+            self._away_since = monotonic()
+        return self._resting[AWAY] == 1 or monotonic() < self._away_since + _AWAY_FOR_ME
+
+    def _note_success(self) -> None:
+        self._warned = False
+        self._away_since = None
+
     def _execute(self, job: Job) -> Job:
         """Run a claimed job, and decide what becomes of it."""
         settings = self._manager.known_settings
@@ -267,11 +286,11 @@ class Worker:
             job=job.id, run=job.runs, group=None, born=None, boot=None
         )
         self._store.note(self._member)
-        self._claimed, self._cancelled, self._cut_off = job, False, False
-        self._kept_as = self._store.kept_output(job.id, job.runs)
-        self._limits = Limits(job.timeout, settings["kill_grace"], settings["max_output"])
+        self._claimed, self._cut_off = job, False
+        kept_as = self._store.kept_output(job.id, job.runs)
+        self._sharing.begin(settings["max_output"])
         began = monotonic()
-        self._look_at = began + _CANCEL_LOOK
+        self._keeper.begin(job)
         try:
             outcome = self._runner.run(
                 job.command,
@@ -284,16 +303,18 @@ class Worker:
                     "QUEUECTL_JOB_RUN": str(job.runs),
                     "QUEUECTL_JOB_MAX_RETRIES": str(job.max_retries),
                 },
-                limits=self._limits,
-                keep_as=self._kept_as,
+                limits=Limits(job.timeout, settings["kill_grace"], settings["max_output"]),
+                keep_as=kept_as,
                 on_spawn=lambda group: self._say_step(EventKind.SPAWNED, job, str(group)),
                 on_lasting=self._note_group,
                 stop=self._reason_to_end,
             )
         except OSError as error:
             outcome = Outcome(f"No file for the output: {error.strerror}", None, None)
+        finally:
+            self._keeper.end()
         self._ran = monotonic() - began
-        self._unshared = job if self._store.shares_output else None
+        self._sharing.end(job, kept_as)
         self._outcome = outcome
         return self._conclude(job)
 
@@ -307,26 +328,6 @@ class Worker:
             timed_out=outcome.ended_by == TIMEOUT,
             signal=outcome.signal,
         )
-
-    def _share_last(self) -> None:
-        """Let others see all that the last run printed, before they see that it has ended."""
-        if self._unshared is not None:
-            self._share_output(self._unshared, self._kept_as)
-            self._unshared = None
-
-    def _share_output(self, job: Job, path: str) -> None:
-        try:
-            status = os.stat(path)
-            now = (path, status.st_size, status.st_mtime_ns)
-            if now == self._shared or not status.st_size:
-                return
-            most = self._manager.known_settings["redis_output"]
-            ends = read_ends(path, most, self._limits.max_output)
-        except OSError:
-            # It printed nothing, or the file cannot be read, which who looks for it here is told.
-            return
-        self._store.share_output(job, SharedOutput(machine.host(), path, *ends))
-        self._shared = now
 
     def _note_group(self, group: int) -> None:
         self._member = self._member._replace(
@@ -377,32 +378,19 @@ class Worker:
         return self._stopping
 
     def _reason_to_end(self) -> Optional[str]:
+        self._keeper.tend()
         if self._is_stopping() and monotonic() >= self._end_jobs_at:
             return _SHUTDOWN
-        if self._is_cancelled():
+        if self._keeper.unwanted:
             return _CANCEL
         return _CUT_OFF if self._is_cut_off() else None
-
-    def _is_cancelled(self) -> bool:
-        """Whether the job that runs was cancelled; looked for only now and then."""
-        if not self._cancelled and monotonic() >= self._look_at:
-            asked_at = monotonic()
-            self._look_at = asked_at + _CANCEL_LOOK
-            # If the store cannot be read, the supervisor finds out whether that is for good.
-            with contextlib.suppress(QueueError):
-                if self._store.shares_output:
-                    self._share_output(self._claimed, self._store.spool(self._member.id))
-                now = self._store.current(self._claimed)
-                is_ours = now is not None and now.worker == self._member.id
-                # Of one that is another's, or is gone, nobody wants the result any more.
-                self._cancelled = now is None or now.cancel_requested or not is_ours
-                self._renewed_at = asked_at
-        return self._cancelled
 
     def _is_cut_off(self) -> bool:
         """Whether the claim of the job that runs is over, for it could not be renewed in time."""
         lasts = self._store.claim_lasts
-        if lasts is not None and not self._cut_off and monotonic() >= self._renewed_at + lasts:
+        if self._cut_off or lasts is None:
+            return self._cut_off
+        if monotonic() >= self._keeper.renewed_at + lasts:
             self._cut_off = True
             detail = f"its claim could not be renewed for {format_duration(lasts)}: it is ended"
             self._say(EventKind.WARNING, self._claimed, detail)

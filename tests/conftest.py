@@ -11,10 +11,11 @@ import hypothesis
 import pytest
 
 import support
+from cluster import cluster, own_cluster
 from servers import machine_state, own_server, redis_server, redis_url
 from test_store_tools import Disk, Sample, make_sample, new_disk
 
-__all__ = ["machine_state", "own_server", "redis_server", "redis_url"]
+__all__ = ["cluster", "machine_state", "own_cluster", "own_server", "redis_server", "redis_url"]
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("queuectl", deadline=None, print_blob=True)

@@ -52,6 +52,11 @@ class Server:
             self._server.terminate()
 
     @property
+    def program(self) -> str:
+        """The path of its program."""
+        return str(self._server._binary_path)
+
+    @property
     def pid(self) -> int:
         """The number of its process."""
         pid: int = self._server._process.pid
@@ -93,8 +98,13 @@ class Cable:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self.swallows = False
+        self._muted: List[socket.socket] = []
         self._pairs: List[Tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
+
+    def mute_newest(self) -> None:
+        """Let no answer come any more through the connection that was opened last."""
+        self._muted.append(self._pairs[-1][1])
 
     def close(self) -> None:
         """Cut everything for good."""
@@ -117,6 +127,8 @@ class Cable:
         with contextlib.suppress(OSError), source, target:
             while True:
                 data = source.recv(1 << 16)
+                if source in self._muted:
+                    continue
                 if is_answer and self.swallows:
                     self.swallows = False
                     data = b""

@@ -39,6 +39,7 @@ class SharedStore(FileStore):
     """
 
     ahead = 0.0
+    drain = True
     lasts: Optional[float] = None
     is_afar = False
     # Where the files are: a worker changes its folder with each job.
@@ -116,7 +117,9 @@ def main(changes: str, folder: str, *words: str) -> int:
         if words:
             Session.open = lambda self, create=False: manager  # type: ignore[method-assign]
             return run(list(words))
-        return Supervisor(manager, count=1, timeout=None, drain=True, report=report).run()
+        return Supervisor(
+            manager, count=1, timeout=None, drain=SharedStore.drain, report=report
+        ).run()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from queuectl.job import Job
 from queuectl.manager import QueueManager
 from queuectl.newjob import NewJob
 from queuectl.store.base import Counts, Member
-from queuectl.store.file import FileStore
+from queuectl.store.opening import open_store
 from support import Cli, Process, processes, wait_until
 
 for _signum in (signal.SIGINT, signal.SIGHUP):
@@ -43,11 +43,15 @@ class Queue:
 
     Args:
         cli: the test's command line.
+        url: of the store; by default the test's folder.
         **settings: what to store, as text.
     """
 
-    def __init__(self, cli: Cli, **settings: str) -> None:
+    def __init__(self, cli: Cli, url: Optional[str] = None, **settings: str) -> None:
         self.cli = cli
+        self.url = str(cli.store) if url is None else url
+        if url is not None:
+            cli.env["QUEUECTL_STORE"] = url
         self.folder = cli.folder
         with self.opened():
             pass
@@ -56,11 +60,8 @@ class Queue:
     @contextlib.contextmanager
     def opened(self) -> Iterator[QueueManager]:
         """The queue, in this process, with no settings but the stored ones."""
-        store = FileStore(str(self.cli.store))
-        try:
+        with contextlib.closing(open_store(self.url, True, lambda text: None)) as store:
             yield QueueManager(store, {})
-        finally:
-            store.close()
 
     def configure(self, **settings: str) -> None:
         """Store settings."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import re
@@ -44,6 +45,7 @@ from typing import (
 import click
 import pytest
 
+from queuectl import machine
 from queuectl.errors import QueueError
 
 T = TypeVar("T")
@@ -104,6 +106,16 @@ def processes(mark: str, containing: str = "") -> Dict[int, str]:
 def children() -> Dict[int, str]:
     """The living children of this process: from process id to command line."""
     return {pid: command_line(pid) for pid in all_pids() if _parent(pid) == os.getpid()}
+
+
+def open_descriptors() -> int:
+    """How many are open.
+
+    What other tests left closes at any time, and leaves its number to whatever is opened next: so
+    which they are tells nothing, but more of them there must not be.
+    """
+    gc.collect()
+    return len(machine.open_descriptors())
 
 
 def all_pids() -> List[int]:

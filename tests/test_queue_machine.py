@@ -723,14 +723,14 @@ class LongQueueMachine(QueueMachine):
 
 
 QueueMachine.TestCase.settings = settings(
-    max_examples=15,
+    max_examples=10,
     stateful_step_count=40,
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=list(HealthCheck),
 )
 LongQueueMachine.TestCase.settings = settings(
-    QueueMachine.TestCase.settings, max_examples=30, stateful_step_count=50
+    QueueMachine.TestCase.settings, max_examples=15, stateful_step_count=50
 )
 TestQueueMachine = pytest.mark.timeout(300)(QueueMachine.TestCase)
 TestLongQueueMachine = pytest.mark.slow(pytest.mark.timeout(600)(LongQueueMachine.TestCase))

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any, List
 
 import pytest
 
+from queuectl import __version__
 from queuectl import job as rules
-from queuectl.errors import InvalidValueError, NoStoreError, StoreAwayError, StoreError
+from queuectl.errors import (
+    InvalidValueError,
+    NoStoreError,
+    StoreAwayError,
+    StoreError,
+    StoreGoneError,
+)
 from queuectl.store.base import Counts
-from queuectl.store.redis import RedisStore
+from queuectl.store.redis import RedisStore, opening
 from queuectl.store.redis.address import parse_address
 from queuectl.testing.common import NOW, add, claim_one
 from queuectl.testing.members import is_readable, member
@@ -101,9 +112,47 @@ def test_a_store_of_another_format_is_refused(redis_url: str) -> None:
     opened(redis_url)
     prefix = redis_url.partition("prefix=")[2]
     redis = client(redis_url)
-    redis.hset(f"{{{prefix}}}:meta", "format", "2")
-    with pytest.raises(StoreError, match="has the format 2: it needs another QueueCTL"):
+    redis.hset(f"{{{prefix}}}:meta", mapping={"format": "2", "version": "9.8"})
+    before = redis.hgetall(f"{{{prefix}}}:meta")
+    with pytest.raises(StoreError) as caught:
         opened(redis_url)
+    assert str(caught.value) == (
+        f"cannot use {redis_url} with QueueCTL {__version__}, which does not know its format 2: "
+        "QueueCTL 9.8 made that; upgrade"
+    )
+    assert redis.hgetall(f"{{{prefix}}}:meta") == before
+
+
+def test_a_newer_version_refuses_to_work_beside_an_older_node(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once that has stopped, it raises the format; who comes back then finds the store gone."""
+    old, sleeper = RedisStore(redis_url), RedisStore(redis_url)
+    old.enroll(member("s1", "supervisor", host="nodeA", version="0.1.0"))
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "FORMAT", 2)
+        patch.setattr(opening, "__version__", "9.8")
+        with pytest.raises(StoreError) as caught:
+            opened(redis_url)
+        assert str(caught.value) == (
+            f"cannot use {redis_url} with QueueCTL 9.8: node nodeA works on it with QueueCTL 0.1.0,"
+            " which does not know format 2: stop it there first"
+        )
+        add(old, "a")
+        old.leave("s1")
+        old.close()
+        new = RedisStore(redis_url)
+        add(new, "b")
+        opened(redis_url)
+    assert new.counts() == Counts(pending=2)
+    with pytest.raises(StoreGoneError):
+        add(sleeper, "c")
+    sleeper.close()
+    with pytest.raises(StoreError, match=r"does not know its format 2: QueueCTL 9\.8 made"):
+        opened(redis_url)
+    assert new.kept_output("a", 1) == sleeper.kept_output("a", 1)
+    assert new.counts() == Counts(pending=2)
+    new.close()
 
 
 def test_a_server_may_be_reached_by_a_socket(tmp_path: Path, machine_state: Path) -> None:
@@ -133,12 +182,36 @@ def test_a_server_may_be_reached_by_a_socket(tmp_path: Path, machine_state: Path
         "redis+sentinel://localhost",
         "redis+sentinel:///service",
         "redis+sentinel://a:b:c/service/x",
+        "redis+sentinel://a/service?ssl=true",
+        "unix://run/socket",
     ],
 )
 def test_a_url_that_can_never_be_right_is_refused(url: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         opened(url)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("letter", "/?#[]@:%\\^\"'<{ \u2100")
+def test_nothing_is_told_of_a_password_that_is_not_encoded(letter: str) -> None:
+    """Wherever the URL seems to go on in it."""
+    for scheme, place in (("redis", "h:1/0"), ("redis+sentinel", "h:1/main"), ("unix", "/path")):
+        for password in (f"sec{letter}ret", f"12{letter}ret", f"sec{letter}ret={letter}sec"):
+            try:
+                said = parse_address(f"{scheme}://me:{password}@{place}").shown
+                assert said == f"{scheme}://{place}"
+            except InvalidValueError as error:
+                said = str(error)
+                assert "percent-encoded, such as %2F for /" in said
+            assert not re.search(r"sec|ret|12\b", said), said
+
+
+def test_a_scheme_in_capitals_is_no_folder(cli: Cli) -> None:
+    """Whose name would hold the password."""
+    done = cli.run("--store", "REDIS://me:secret@h/0", "enqueue", "true", check=2)
+    assert done.stderr.startswith("queuectl: no store can be opened at REDIS:// URLs")
+    assert "secret" not in done.stderr
+    assert list(cli.folder.iterdir()) == []
 
 
 def test_what_people_see_of_a_url_has_no_secret() -> None:
@@ -182,6 +255,41 @@ def test_a_server_without_room_says_so(own_server: Server) -> None:
     own_server.client().config_set("maxmemory", "0")
     add(store, "b")
     store.close()
+
+
+def test_a_server_is_found_by_its_sentinels(own_server: Server, tmp_path: Path) -> None:
+    """Also if one of them is gone."""
+    port = free_port()
+    config = tmp_path / "sentinel.conf"
+    config.write_text(
+        f"port {port}\nbind 127.0.0.1\nsentinel monitor mine 127.0.0.1 {own_server.port} 1\n"
+    )
+    with subprocess.Popen(
+        [own_server.program, str(config), "--sentinel"], stdout=subprocess.DEVNULL
+    ) as sentinel:
+        try:
+            wait_until(lambda: answers(port))
+            url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{port}/mine/0"
+            store = RedisStore(url)
+            add(store, "a")
+            assert store.shown == url
+            store.close()
+            with pytest.raises(StoreAwayError) as caught:
+                opened(f"redis+sentinel://127.0.0.1:{port}/other/0")
+            assert str(caught.value) == (
+                f"cannot reach redis+sentinel://127.0.0.1:{port}/other/0: "
+                "no sentinel tells of a server"
+            )
+        finally:
+            sentinel.kill()
+    assert own_server.client().exists("{queuectl}:jobs") == 1
+
+
+def answers(port: int) -> bool:
+    """Whether a server listens there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
 
 
 @pytest.mark.slow

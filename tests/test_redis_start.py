@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 
 from queuectl.job import JobState
-from queuectl.manager import QueueManager
-from queuectl.store.redis import RedisStore
 from servers import Server, client
 from starting import HOLD, Queue, is_running, kill
 from support import Cli, wait_until
 
 
-class RedisQueue(Queue):
-    """The queue of a test on a server.
-
-    Args:
-        cli: the test's command line.
-        url: of the store.
-        **settings: what to store, as text.
-    """
-
-    def __init__(self, cli: Cli, url: str, **settings: str) -> None:
-        self.url = url
-        cli.env["QUEUECTL_STORE"] = url
-        super().__init__(cli, **settings)
-
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[QueueManager]:
-        store = RedisStore(self.url)
-        try:
-            yield QueueManager(store, {})
-        finally:
-            store.close()
-
-
 @pytest.fixture
-def queue(cli: Cli, redis_url: str) -> RedisQueue:
-    return RedisQueue(cli, redis_url, kill_grace="1s")
+def queue(cli: Cli, redis_url: str) -> Queue:
+    return Queue(cli, redis_url, kill_grace="1s")
 
 
-def test_the_commands_are_the_same(queue: RedisQueue) -> None:
+def test_the_commands_are_the_same(queue: Queue) -> None:
     cli = queue.cli
     cli.run("enqueue", "echo said", "--id", "said", check=0)
     cli.run("enqueue", "echo child", "--id", "child", "--after", "said", check=0)
@@ -70,7 +43,7 @@ def test_the_commands_are_the_same(queue: RedisQueue) -> None:
     assert json.loads(exported.splitlines()[0])["jobs"] == 0
 
 
-def test_a_running_start_hears_of_new_jobs_and_of_a_stop(queue: RedisQueue) -> None:
+def test_a_running_start_hears_of_new_jobs_and_of_a_stop(queue: Queue) -> None:
     start = queue.start("--count", "2")
     queue.wait_for_workers(2)
     queue.cli.run("enqueue", "true", "--id", "a", check=0)
@@ -88,7 +61,7 @@ def test_a_running_start_hears_of_new_jobs_and_of_a_stop(queue: RedisQueue) -> N
     assert queue.members() == queue.members("supervisor") == []
 
 
-def test_a_worker_that_is_killed_is_found_at_once(queue: RedisQueue) -> None:
+def test_a_worker_that_is_killed_is_found_at_once(queue: Queue) -> None:
     """By its lock, whatever its lease says."""
     queue.configure(backoff_base="0")
     queue.add(f'[ "$QUEUECTL_JOB_RUN" = 2 ] || {{ {HOLD}; }}', id="a")
@@ -104,7 +77,7 @@ def test_a_worker_that_is_killed_is_found_at_once(queue: RedisQueue) -> None:
     start.finish(0)
 
 
-def test_two_machines_run_each_job_once(queue: RedisQueue, tmp_path: Path) -> None:
+def test_two_machines_run_each_job_once(queue: Queue, tmp_path: Path) -> None:
     """As they are told apart by their folders; what ran on one is read from the other."""
     queue.add_many({f"job{at}": "echo $QUEUECTL_JOB_ID | tee -a ran" for at in range(60)})
     far = {"XDG_STATE_HOME": str(tmp_path / "far")}
@@ -121,9 +94,10 @@ def test_two_machines_run_each_job_once(queue: RedisQueue, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_what_a_dead_machine_held_is_run_by_another(queue: RedisQueue, tmp_path: Path) -> None:
+def test_what_a_dead_machine_held_is_run_by_another(queue: Queue, tmp_path: Path) -> None:
     """Once its lease is over, and not before."""
-    queue.configure(lease="3s", backoff_base="0", kill_grace="0.5s")
+    # Without housekeeping all its processes live until they are killed.
+    queue.configure(lease="3s", backoff_base="0", kill_grace="0.5s", keep_output="none")
     queue.add('[ "$QUEUECTL_JOB_RUN" = 2 ] || exec sleep 1000', id="a")
     dying = queue.start(env={"XDG_STATE_HOME": str(tmp_path / "far")})
     wait_until(lambda: "sleep 1000" in queue.runs_of("a").values())
@@ -142,7 +116,7 @@ def test_what_a_dead_machine_held_is_run_by_another(queue: RedisQueue, tmp_path:
 @pytest.mark.slow
 def test_a_server_that_comes_back_finds_the_workers_at_work(cli: Cli, own_server: Server) -> None:
     """What ran meanwhile is reported, nothing twice, and new jobs are run within seconds."""
-    queue = RedisQueue(cli, own_server.url)
+    queue = Queue(cli, own_server.url)
     queue.add(HOLD, id="held")
     start = queue.start("--count", "2")
     queue.wait_for_runner("held")
@@ -162,7 +136,7 @@ def test_a_server_that_comes_back_finds_the_workers_at_work(cli: Cli, own_server
 
 def test_a_start_ends_when_its_store_is_flushed(cli: Cli, own_server: Server) -> None:
     """With its jobs, and a line that says why."""
-    queue = RedisQueue(cli, own_server.url, kill_grace="1s")
+    queue = Queue(cli, own_server.url, kill_grace="1s")
     queue.add("exec sleep 1000", id="a")
     start = queue.start()
     queue.wait_for_runner("a")
@@ -180,7 +154,7 @@ def test_nobody_is_shown_the_password(cli: Cli, own_server: Server) -> None:
         "ACL", "SETUSER", "me", "on", ">secret", "~*", "&*", "+@all"
     )
     url = f"redis://me:secret@127.0.0.1:{own_server.port}/0"
-    queue = RedisQueue(cli, url)
+    queue = Queue(cli, url)
     queue.add('printf %s "$QUEUECTL_STORE" > url; queuectl enqueue true --id child', id="a")
     start = queue.drain()
     assert queue.read("url") == url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -19,9 +20,9 @@ from queuectl.errors import (
     StoreGoneError,
 )
 from queuectl.job import Job, JobState
-from queuectl.store.base import Counts, Store
+from queuectl.store.base import Counts, Lost, Store
 from queuectl.store.opening import open_store
-from queuectl.store.redis import RedisStore
+from queuectl.store.redis import RedisStore, local
 from queuectl.testing.common import (
     HORIZON,
     NOW,
@@ -75,7 +76,7 @@ def in_child(act: Callable[[], Any]) -> int:
             act()
         finally:
             os._exit(70)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return os.WEXITSTATUS(os.waitpid(pid, 0)[1])
 
 
 def die(*args: Any, **options: Any) -> Any:
@@ -303,12 +304,12 @@ def test_many_dependents_are_freed_in_parts(store: RedisStore) -> None:
     store.save([rules.complete(held, NOW)])
     redis, tag = client(store.url), f"{{{prefix_of(store)}}}:"
     assert redis.zcard(f"{tag}lane:default:0") == 1000
-    assert redis.zcard(f"{tag}todo") == 1
+    assert redis.zcard(f"{tag}unsettled") == 1
     assert store.claimable(NOW, HORIZON)
     assert redis.zcard(f"{tag}lane:default:0") == 2000
     assert ids([claim(store, queues=["none"])]) == [None]
     assert redis.zcard(f"{tag}lane:default:0") == 5000
-    assert not redis.exists(f"{tag}todo", f"{tag}held")
+    assert not redis.exists(f"{tag}unsettled", f"{tag}held")
     assert ids([claim(store), claim(store)]) == ["child0", "child1"]
 
 
@@ -476,6 +477,14 @@ def test_a_connection_that_was_closed_meanwhile_is_opened_again(own_server: Serv
     store.close()
 
 
+def test_connections_may_break_as_often_as_they_do(own_server: Server) -> None:
+    store = RedisStore(own_server.url)
+    for _ in range(150):
+        store._link.close()
+        assert store.counts() == Counts()
+    store.close()
+
+
 def other_machine(opened: Open, monkeypatch: pytest.MonkeyPatch, folder: Path) -> RedisStore:
     """Open the store as from another machine, whose locks nobody here can see."""
     with monkeypatch.context() as patch:
@@ -583,6 +592,45 @@ def test_news_that_did_not_arrive_wakes_a_supervisor_all_the_same(
     store.leave("s1")
 
 
+def test_a_supervisor_that_hears_nothing_any_more_listens_anew(
+    own_server: Server, cable: Cable
+) -> None:
+    """As where the other side of a connection is gone, and nobody could tell."""
+    store = RedisStore(f"redis://127.0.0.1:{cable.port}/0")
+    other = RedisStore(own_server.url)
+    store.enroll(member("s1", "supervisor"))
+    store.tend()
+    cable.mute_newest()
+    for name in ("a", "b"):
+        add(other, name)
+        wait_until(lambda: store.tend() is None and is_readable(store.listen(), 0))
+        assert store.hear() == 1
+    add(other, "c")
+    assert is_readable(store.listen(), 5)
+    assert store.hear() == 1
+    store.leave("s1")
+    for each in (store, other):
+        each.close()
+
+
+def test_a_worker_that_others_took_for_dead_joins_again_before_it_claims(
+    store: RedisStore, opened: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Else whoever looks for claims of workers that nobody knows would take its job from it."""
+    far = other_machine(opened, monkeypatch, tmp_path / "far")
+    far.enroll(member("w1"))
+    add(store, "a", "b")
+    store.bury(Lost(member("w1"), None))
+    assert store.members("worker") == []
+    assert claim_one(far).id == "a"
+    assert ids(store.members("worker")) == ["w1"]
+    assert store.lost(thorough=True) == []
+    # Its burial was under way when it claimed.
+    store.bury(Lost(member("w1"), None))
+    assert ids(store.members("worker")) == ["w1"]
+    assert store.lost(thorough=True) == []
+
+
 def test_nobody_claims_under_a_supervisor_that_has_stopped(store: RedisStore) -> None:
     """Not even one who asked whether it should just before."""
     supervisor = member("s1", "supervisor")
@@ -615,6 +663,35 @@ def test_the_time_is_that_of_the_server(store: RedisStore) -> None:
     assert abs(store.now() - (seconds + microseconds / 1e6)) < 0.5
     assert store.now() == round(store.now(), 3)
     assert 0 <= store.age() < 30
+
+
+def test_the_time_is_never_ahead_of_that_of_the_server(store: RedisStore) -> None:
+    redis = client(store.url)
+    for _ in range(300):
+        store._clock_at = -math.inf
+        store.now()
+        # At another part of a millisecond each time.
+        time.sleep(0.0003)
+        now = store.now()
+        seconds, microseconds = redis.time()
+        assert now <= seconds + microseconds / 1e6
+
+
+def test_machines_that_share_a_home_do_not_look_at_each_others_locks(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where each may hold a lock that no other sees."""
+    here = opened()
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "host", lambda: "far/away")
+        there = opened()
+    there.enroll(member("w1"))
+    folders = {os.path.dirname(os.path.dirname(store.spool("w1"))) for store in (here, there)}
+    assert [folder for folder in sorted(folders) if folder.endswith("@far%2Faway")]
+    assert len(folders) == 2
+    assert [each.id for each in here.members("worker")] == ["w1"]
+    assert here.lost(thorough=True) == []
+    there.leave("w1")
 
 
 def test_prefixes_are_stores_of_their_own(redis_server: str, opened: Open) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
-from typing import List
+from pathlib import Path
+from typing import List, Sequence
 
 import pytest
 
-from queuectl import clock
+from queuectl import changes, clock
 from queuectl import job as rules
+from queuectl.job import Job
 from queuectl.manager import QueueManager
+from queuectl.testing import MemoryStore
 from starting import Queue
 from support import Cli
 
@@ -121,3 +126,34 @@ def test_none_keeps_all(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not manager.purge_is_due()
         manager.purge_old()
     assert len(ids(queue)) == 9
+
+
+def test_a_turn_that_was_just_taken_is_not_taken_again(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with queue.opened() as manager:
+        assert manager.store.take_turn(60)
+        taken = os.stat(queue.cli.store / "jobs.turn").st_mtime
+        # Two looks within a millisecond, which is all that the clock tells.
+        os.utime(queue.cli.store / "jobs.turn", (taken, math.floor(taken) + 0.0009))
+        monkeypatch.setattr(clock, "now", lambda: float(math.floor(taken)))
+        assert not manager.store.take_turn(60)
+        monkeypatch.setattr(clock, "now", lambda: taken - 100)
+        assert manager.store.take_turn(60)
+
+
+def test_no_more_go_at_once_than_the_store_can_take(tmp_path: Path) -> None:
+    class Recording(MemoryStore):
+        removes_at_once = 2
+
+        def remove(self, jobs: Sequence[Job], also: Sequence[Job] = ()) -> None:
+            removed.append(len(jobs))
+            super().remove(jobs, also)
+
+    removed: List[int] = []
+    store = Recording(str(tmp_path))
+    manager = QueueManager(store, {})
+    for number in range(5):
+        end(manager, f"j{number}", "completed", DAY)
+    assert len(changes.purge_old(store, "0").jobs) == 5
+    assert removed == [2, 2, 1]

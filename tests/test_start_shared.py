@@ -87,10 +87,12 @@ def test_workers_rest_for_as_long_as_the_store_says_and_by_its_time(queue: Queue
     """They look again when a retry is due, and at little else."""
     queue.configure(backoff_base="4")
     queue.add("false", id="job", max_retries=2)
-    with started(queue, ahead=-7200.0, longest_rest=60.0) as process:
+    # One that drains looks more often whether others have done what was left.
+    with started(queue, ahead=-7200.0, longest_rest=60.0, drain=False) as process:
+        job = queue.wait_for("job", JobState.DEAD)
+        process.terminate()
         process.finish(0)
-    job = queue.job("job")
-    assert (job.state, job.runs) == (JobState.DEAD, 2)
+    assert job.runs == 2
     assert job.started_at is not None
     assert 7190 < clock.now() - clock.from_iso(job.started_at) < 7260
     # Twice before each rest; with a second's rest there were a dozen.
@@ -175,3 +177,15 @@ def test_the_end_of_an_output_is_shared_before_the_result_is_saved(queue: Queue)
         (queue.folder / "away").unlink()
         queue.wait_for("job", "completed")
         assert of(queue, "logs", "job") == ("held\n", "")
+
+
+def test_a_drain_ends_soon_after_others_have_done_what_was_left(queue: Queue) -> None:
+    """Though nobody tells it, and its workers rest for long."""
+    queue.add(HOLD, id="held")
+    other = queue.start("--drain")
+    queue.wait_for_runner("held")
+    with started(queue, longest_rest=60.0) as process:
+        queue.wait_for_workers(2)
+        queue.let_go()
+        other.finish(0)
+        process.finish(0, timeout=10)

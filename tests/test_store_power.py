@@ -529,7 +529,10 @@ def first_loss(story: Told, without: Optional[str] = None) -> Optional[str]:
     medium, done = Medium(story.recorder.start), 0
     promised = {JOBS: 0, SETTINGS: 0}
     seen: Set[Tree] = set()
+    # Up to there nothing is left out: another test looks at that.
+    begun = without is None
     for number, event in enumerate([None, *story.recorder.events]):
+        begun = begun or without in getattr(event, "sites", ())
         if isinstance(event, Done):
             done += 1
             if story.steps[done].promised:
@@ -537,7 +540,7 @@ def first_loss(story: Told, without: Optional[str] = None) -> Optional[str]:
             seen.clear()
         elif event is not None:
             medium.take(event, holds=without not in getattr(event, "sites", ()))
-        for tree in medium.states():
+        for tree in medium.states() if begun else ():
             if tree not in seen:
                 seen.add(tree)
                 wrong = broken(story.look(tree), story, promised, done)
@@ -570,11 +573,13 @@ FOR_SPEED = {"rewrite._run 1"}
 """A sync before the lock is taken, so that the one under it has little to do."""
 
 
-@pytest.mark.parametrize("site", sorted(all_sites()))
+@pytest.mark.parametrize("site", sorted(all_sites() - FOR_SPEED))
 def test_no_line_that_asks_for_a_sync_can_be_left_out(site: str) -> None:
     asking = [told(name) for name in PLANS if site in told(name).sites]
+    # The short ones first: one is enough.
+    asking.sort(key=lambda story: len(story.recorder.events))
     assert asking
-    assert any(first_loss(story, site) for story in asking) == (site not in FOR_SPEED)
+    assert any(first_loss(story, site) for story in asking)
 
 
 def test_without_the_mark_a_lost_commit_would_look_durable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,9 @@ def test_wait_until_returns_what_it_waited_for_and_names_what_did_not_come() -> 
 def test_a_test_that_leaves_a_process_behind_fails_and_the_process_is_killed(
     tmp_path: Path, mark: str
 ) -> None:
-    for name in ("conftest.py", "support.py", "test_store_tools.py"):
-        shutil.copy(Path(__file__).with_name(name), tmp_path)
+    # The fixtures, and what they import.
+    for path in Path(__file__).parent.glob("*.py"):
+        shutil.copy(path, tmp_path)
     (tmp_path / "test_it.py").write_text(LEAVING)
     argv = [
         sys.executable,

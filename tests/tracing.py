@@ -18,6 +18,8 @@ import sys
 import tempfile
 from typing import Callable, List, NamedTuple, Optional
 
+from starting import state_of
+from support import wait_until
 from test_store_tools import Child
 
 _ALLOW_TRACER = 0x59616D61  # PR_SET_PTRACER: else Yama allows nobody but a parent to attach.
@@ -70,6 +72,8 @@ def trace(act: Callable[[], object], *options: str) -> Trace:
         stack.callback(os.close, wait_ready)
         try:
             os.read(wait_ready, 1)
+            # Attached to while it waits: else its waiting would be the first call that is seen.
+            wait_until(lambda: state_of(one.pid) == "S", what="the child to wait")
             strace = subprocess.Popen(
                 ["strace", "-f", "-o", out, *options, "-p", str(one.pid)],
                 stdin=subprocess.DEVNULL,

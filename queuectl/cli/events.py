@@ -99,6 +99,9 @@ class Reporter:
     def _tell(self, event: Event) -> None:
         if event.kind == EventKind.WARNING:
             self._say(self._err, _warning(event))
+        elif event.kind == EventKind.BACK:
+            # Where the warning went that it takes back.
+            self._say(self._err, Words("✅", f"Store {event.detail} is back"))
         elif self._as_json:
             self._out.write(to_json(_record(event)))
         else:

@@ -10,7 +10,7 @@ import math
 import os
 import re
 import sys
-from typing import Optional
+from typing import Dict, Optional, Tuple
 
 import click
 
@@ -38,7 +38,7 @@ _UNIT = """\
 #   loginctl enable-linger
 # Do it again when queuectl, the store, your PATH, shutdown_grace, kill_grace or the first of the
 # hooks (on_complete, on_failed, on_dead) has changed.
-
+{remarks}
 [Unit]
 Description=QueueCTL workers
 
@@ -51,12 +51,27 @@ TimeoutStopSec={patience}
 # A job that takes too much memory is not the end of all others.
 OOMPolicy=continue
 Restart=on-failure
-# Bad usage, and a store that cannot be used or is damaged, do not get better by themselves.
-RestartPreventExitStatus=2 3 4
+{restart}
 
 [Install]
 WantedBy=default.target
 """
+
+_OF_A_FOLDER = """\
+# Bad usage, and a store that cannot be used or is damaged, do not get better by themselves.
+RestartPreventExitStatus=2 3 4"""
+
+_OF_A_SERVER = """\
+# A server may be up later than this machine; bad usage does not get better by itself.
+RestartSec=5
+RestartPreventExitStatus=2 4"""
+
+_SECRET = """\
+# The URL of the store may hold a password, and a unit is for all to read. So write it from
+# QUEUECTL_STORE to a file that is yours alone:
+#   (umask 077; printf 'QUEUECTL_STORE="%s"\\n' "$QUEUECTL_STORE" > ~/.config/queuectl.env)
+"""
+_SECRET_FILE = "EnvironmentFile=%h/.config/queuectl.env"
 
 
 @click.command(cls=Command, short_help="Print a systemd unit that runs workers of this store.")
@@ -72,7 +87,8 @@ def service(session: Session, count: Optional[int]) -> None:
 
     It names the queuectl that prints it, the store and your PATH, for a service
     has an environment of its own. Its first lines say where to save it, and how
-    to start it. Nothing is changed, and no store is made.
+    to start it. A URL with a password is not in it: they say how to write that to
+    a file of your own. Nothing is changed, and no store is made.
 
     Example:
       queuectl service
@@ -82,15 +98,23 @@ def service(session: Session, count: Optional[int]) -> None:
         raise click.UsageError("service has no JSON form: it is a systemd unit")
     from queuectl.store.opening import locate
 
-    variables = {"QUEUECTL_STORE": locate(session.store), "PATH": os.environ.get("PATH")}
+    location = locate(session.store)
+    shown, settings = _look_at(session)
+    is_url = "://" in location
+    is_secret = is_url and shown != location
+    variables = {
+        "QUEUECTL_STORE": None if is_secret else location,
+        "PATH": os.environ.get("PATH"),
+    }
+    environment = [
+        "Environment=" + _quoted(f"{name}={value}") for name, value in variables.items() if value
+    ]
     unit = _UNIT.format(
-        environment="\n".join(
-            "Environment=" + _quoted(f"{name}={value}")
-            for name, value in variables.items()
-            if value
-        ),
+        remarks=_SECRET if is_secret else "",
+        environment="\n".join([_SECRET_FILE, *environment] if is_secret else environment),
         command=_command(count),
-        patience=_patience(session),
+        patience=_patience(settings),
+        restart=_OF_A_SERVER if is_url else _OF_A_FOLDER,
     )
     # Whatever the locale: systemd reads UTF-8.
     output.write_bytes(unit.encode("utf-8"))
@@ -108,15 +132,19 @@ def _command(count: Optional[int]) -> str:
     return " ".join([_quoted(words[0]), *(_quoted(word).replace("$", "$$") for word in words[1:])])
 
 
-def _patience(session: Session) -> int:
+def _look_at(session: Session) -> Tuple[str, Dict[str, str]]:
+    """How the store is shown to people, and its settings."""
+    try:
+        with session.open() as manager:
+            return manager.store.shown, manager.store.settings()
+    except NoStoreError as error:
+        return error.path, {}
+
+
+def _patience(stored: Dict[str, str]) -> int:
     """How long `start` may take to stop, in seconds, if nobody changes the settings."""
     from queuectl.notifier import time_for_hooks
 
-    try:
-        with session.open() as manager:
-            stored = manager.store.settings()
-    except NoStoreError:
-        stored = {}
     # Without the variables of this shell, which the service does not have.
     settings = Settings(stored, {})
     graces: float = settings["shutdown_grace"] + settings["kill_grace"] + time_for_hooks(settings)

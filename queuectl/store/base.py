@@ -188,6 +188,9 @@ class Store(abc.ABC):
     What nobody tells of, as a clock that was set, shows after that.
     """
 
+    removes_at_once = 5000
+    """How many jobs one `remove` should have at the most: all others wait for it."""
+
     shares_output = False
     """Whether what runs print must be shared, since not all who share the store see its files."""
 

@@ -302,6 +302,7 @@ class FileStore(LocalStore):
     def enroll(self, member: Member) -> None:
         try:
             # Whoever works on for long may find no descriptor left when they are needed.
+            import queuectl.store.head
             import queuectl.store.index
             import queuectl.store.rewrite  # noqa: F401
         except OSError as error:

@@ -111,7 +111,7 @@ class JobFile:
     def load_index(self) -> Index:
         """Read the whole file into an index, and keep that up to date from now on."""
         if self.index is None:
-            self.index = _new_index()
+            self.index = self._new_index()
             self.journal.rewind()
             self.follow()
         return self.index
@@ -332,7 +332,7 @@ class JobFile:
         self.journal.rewind()
         if self.index is not None:
             held = self.index.held
-            self.index = _new_index()
+            self.index = self._new_index()
             self.index.held = held
 
     def _follow(self) -> int:
@@ -366,8 +366,8 @@ class JobFile:
         return bool(last.meta["news"] == self.journal.meta["news"])
 
     def _visit(self, offset: int, block: bytes) -> None:
-        from queuectl.store.head import HEADS, read_plan
-
+        with self._importing():
+            from queuectl.store.head import HEADS, read_plan
         put = None if self.index is None else self.index.put
         watched = self._watched
         for match in HEADS.finditer(block):
@@ -419,8 +419,8 @@ class JobFile:
         return Watched(snapshot.newest_lines(job_ids), holders)
 
     def _snapshot(self) -> Snapshot:
-        from queuectl.store.snapshot import Snapshot
-
+        with self._importing():
+            from queuectl.store.snapshot import Snapshot
         self.reopen_if_replaced()
         while True:
             try:
@@ -428,6 +428,19 @@ class JobFile:
             except FileNotFoundError as error:
                 if not self.reopen_if_replaced():
                     raise DamagedError(str(error.filename), 0, "the file is missing") from error
+
+    def _new_index(self) -> Index:
+        with self._importing():
+            from queuectl.store.index import Index
+        return Index()
+
+    @contextlib.contextmanager
+    def _importing(self) -> Iterator[None]:
+        """Import what only some commands need: one may have no descriptor left for that."""
+        try:
+            yield
+        except OSError as error:
+            raise failure("open", self._folder.job_file, error) from error
 
     @contextlib.contextmanager
     def _lock_to_confirm(self) -> Iterator[None]:
@@ -460,12 +473,6 @@ class JobFile:
         else:
             self._vouched = vouched
         self._boot_checked = True
-
-
-def _new_index() -> Index:
-    from queuectl.store.index import Index
-
-    return Index()
 
 
 def _is_bound(job: Job) -> bool:

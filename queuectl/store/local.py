@@ -146,8 +146,9 @@ class LocalStore(Store):
     def take_turn(self, interval: float) -> bool:
         path = self.folder.turn
         try:
-            # One in the future is that of a clock that has stepped back.
-            if 0 <= clock.now() - os.stat(path).st_mtime < interval:
+            # One in the future is that of a clock that has stepped back; but ours is cut to the
+            # millisecond.
+            if -0.001 < clock.now() - os.stat(path).st_mtime < interval:
                 return False
         except FileNotFoundError:
             pass

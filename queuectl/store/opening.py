@@ -10,7 +10,7 @@ from queuectl.errors import InvalidValueError, RequestError
 from queuectl.store.base import Notice, Store
 from queuectl.store.folder import StoreFolder, find_folder
 
-_URL = r"[a-z][a-z0-9+.-]*://"
+_URL = r"[A-Za-z][A-Za-z0-9+.-]*://"
 
 
 def locate(location: Optional[str] = None) -> str:

@@ -11,6 +11,7 @@ since its claim.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 import uuid
@@ -74,6 +75,7 @@ from queuectl.values import DEFAULT_QUEUE
 _AT_ONCE = 1000  # jobs that one script adds
 _FRESH = 1.0  # seconds for which who works on the store goes by the settings that it has read
 _CLOCK = 10.0  # seconds after which the server is asked for the time again
+_JOIN_AGAIN = 2  # what `claim` says to a worker that others took for dead
 _MARGIN = 1.0  # seconds beyond lease and kill_grace before a claim may be rescued
 
 
@@ -91,7 +93,8 @@ class RedisStore(Store):
         StoreError: it cannot be used, or its server is none to trust with jobs.
     """
 
-    longest_rest = 10.0
+    longest_rest = 30.0
+    removes_at_once = 1000
     shares_output = True
 
     def __init__(self, url: str, create: bool = True, notice: Notice = lambda text: None) -> None:
@@ -99,11 +102,11 @@ class RedisStore(Store):
         self.url = address.url
         self._address = address
         self._keys = Keys(address.prefix)
-        self._link = Link(address, self._keys.jobs)
+        self._link = Link(address, self._keys.jobs, self._keys.nothing)
         opened = open_on(self._link, address.shown, create, notice)
         self._identity = opened.identity
         self._made_at = opened.made_at
-        self._folder = state_folder(opened.identity)
+        self._folder = state_folder(opened.name)
         self._people = People(
             self._link, self._call, self._keys.news, self._folder, self._rescued_after
         )
@@ -135,7 +138,7 @@ class RedisStore(Store):
         return float(self._known_settings()["lease"])
 
     def now(self) -> float:
-        if not self._people.has_joined and time.monotonic() > self._clock_at + _CLOCK:
+        if not self._people.take_part and time.monotonic() > self._clock_at + _CLOCK:
             (said,) = self._link.run(("TIME",))
             self._set_clock(int(said[0]) * 1000 + int(said[1]) // 1000)
         return (int(time.monotonic() * 1000) + self._ahead) / 1000
@@ -257,10 +260,11 @@ class RedisStore(Store):
             return None
         who = (quoted(worker), quoted(self._people.supervisor))
         when = (repr(now), repr(horizon), milliseconds(now))
+        again = int(self._link.unsure)
         while True:
             saved = ("", "") if done is None else (done.id, pack(done))
-            rest = (*saved, self._people.holds_for(), *_named(queues))
-            again = int(self._link.unsure)
+            holds = (self._people.holds_for(), int(self._people.has_joined(worker)))
+            rest = (*saved, *holds, *_named(queues))
             reply = self._change("claim", again, *who, *when, *rest)
             configured, said, more, due, *found = reply
             self._set_clock(said)
@@ -270,6 +274,8 @@ class RedisStore(Store):
             if not more:
                 self._due = (_served(queues), float(due) if due else None)
                 return None
+            if more == _JOIN_AGAIN:
+                self._people.join_again()
             done = None
 
     def save(self, jobs: Sequence[Job], durable: bool = True) -> None:
@@ -361,14 +367,11 @@ class RedisStore(Store):
         return self._people.stop_asked
 
     def settings(self) -> Dict[str, str]:
-        # A worker asks at each claim, and is told there if they were changed.
-        if self._people.has_joined and time.monotonic() < self._settings_at + _FRESH:
+        # Whoever takes part asks again and again, and is told meanwhile if they were changed.
+        if self._people.take_part and time.monotonic() < self._settings_at + _FRESH:
             return self._settings
         asked_at = time.monotonic()
-        said, identity = self._link.run(
-            ("HGETALL", self._keys.settings), ("HGET", self._keys.meta, "id")
-        )
-        self._require(identity)
+        self._configured, said = self._call("settings")
         texts = [text.decode("utf-8", "surrogatepass") for text in said]
         stored = dict(zip(texts[::2], texts[1::2]))
         if stored != self._settings:
@@ -519,10 +522,8 @@ class RedisStore(Store):
                     yield job
 
     def _heed(self, configured: Any) -> None:
-        """Take note of how the settings were changed last."""
-        if configured != self._configured:
-            self._configured = configured
-            self._settings_at = -_FRESH
+        """Take note of how the settings were changed last: those that were read may still hold."""
+        self._settings_at = time.monotonic() if configured == self._configured else -_FRESH
 
     def _known_settings(self) -> Settings:
         """The settings as they were read last."""
@@ -537,7 +538,8 @@ class RedisStore(Store):
 
     def _set_clock(self, server_time: int) -> None:
         self._clock_at = time.monotonic()
-        self._ahead = server_time - int(self._clock_at * 1000)
+        # Rounded so that nobody is ever ahead of the server.
+        self._ahead = server_time - math.ceil(self._clock_at * 1000)
 
     def _unconfirmed(self, error: StoreAwayError) -> StoreError:
         if not self._link.unsure:

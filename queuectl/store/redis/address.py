@@ -11,13 +11,19 @@ library, such as `ssl_ca_certs` or `socket_timeout`.
 from __future__ import annotations
 
 from typing import List, NamedTuple, Optional, Tuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from queuectl.errors import InvalidValueError
 from queuectl.store.redis.keys import DEFAULT_PREFIX
 
 SENTINEL = "redis+sentinel"
 _SENTINEL_PORT = 26379
+_FORMS = {
+    "redis": "redis://[USER:PASSWORD@]HOST[:PORT][/DB]",
+    "rediss": "rediss://[USER:PASSWORD@]HOST[:PORT][/DB]",
+    "unix": "unix://[USER:PASSWORD@]/PATH[?db=DB]",
+    SENTINEL: "redis+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]...]/SERVICE[/DB]",
+}
 
 
 class Sentinels(NamedTuple):
@@ -52,35 +58,54 @@ def parse_address(url: str) -> Address:
     """Take a URL apart.
 
     Raises:
-        InvalidValueError: it is not in one of the forms above.
+        InvalidValueError: it is not in one of the forms above. Of one that was not understood,
+            nothing is told: any part of it may be the password.
     """
-    parts = urlsplit(url)
+    scheme = url.partition("://")[0]
+    try:
+        parts = _split(url)
+        sentinels = _sentinels(parts) if scheme == SENTINEL else None
+        if scheme in ("redis", "rediss"):
+            # Only asked for is it looked at.
+            _ = parts.port
+            _db(parts.path.strip("/"))
+    except ValueError as error:
+        raise InvalidValueError(
+            f"bad {scheme}:// URL: it must be {_FORMS[scheme]}, with special characters in user and"
+            " password percent-encoded, such as %2F for /"
+        ) from error
     options = parse_qsl(parts.query, keep_blank_values=True)
     kept = [(name, value) for name, value in options if name != "prefix"]
     prefix = dict(options).get("prefix", DEFAULT_PREFIX)
     host = parts.netloc.rpartition("@")[2]
     named = "" if prefix == DEFAULT_PREFIX else "?" + urlencode([("prefix", prefix)])
-    shown = f"{parts.scheme}://{host}{parts.path}{named}"
-    client_url = f"{parts.scheme}://{parts.netloc}{parts.path}"
+    shown = f"{scheme}://{host}{parts.path}{named}"
+    if sentinels is not None and kept:
+        raise InvalidValueError(
+            f"bad store URL {shown}: with Sentinel it takes no parameter but prefix"
+        )
+    client_url = f"{scheme}://{parts.netloc}{parts.path}"
     client_url += "?" + urlencode(kept) if kept else ""
-    try:
-        sentinels = _sentinels(url) if parts.scheme == SENTINEL else None
-        if sentinels is None and parts.scheme != "unix":
-            # Only asked for is it looked at.
-            _ = parts.port
-            _db(parts.path.strip("/"))
-    except ValueError as error:
-        raise InvalidValueError(f"bad store URL {shown}: {error}") from error
     return Address(url, shown, client_url, prefix, sentinels)
 
 
-def _sentinels(url: str) -> Sentinels:
+def _split(url: str) -> SplitResult:
+    """Take a URL apart; raises ValueError where a part may not be what it seems."""
     parts = urlsplit(url)
+    # A password that is not encoded ends the part before the path too early.
+    if "@" in parts.path + parts.query or parts.fragment:
+        raise ValueError("something is not percent-encoded")
+    if parts.scheme == "unix" and (parts.netloc.rpartition("@")[2] or not parts.path):
+        raise ValueError("there is no path of a socket")
+    return parts
+
+
+def _sentinels(parts: SplitResult) -> Sentinels:
     user, _, hosts = parts.netloc.rpartition("@")
     username, _, password = user.partition(":")
     service, _, db = parts.path.strip("/").partition("/")
     if not hosts or not service:
-        raise ValueError("it must be redis+sentinel://host1,host2/SERVICE/DB")
+        raise ValueError("there is no host, or no service")
     return Sentinels(
         [_host_and_port(each) for each in hosts.split(",")],
         unquote(service),
@@ -98,6 +123,4 @@ def _host_and_port(text: str) -> Tuple[str, int]:
 
 
 def _db(text: str) -> int:
-    if text and not text.isdigit():
-        raise ValueError(f"{text!r} is not the number of a database")
     return int(text or 0)

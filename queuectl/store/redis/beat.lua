@@ -13,9 +13,7 @@ local now, leases = server_time(), PREFIX .. 'leases'
 local over = call('ZCOUNT', leases, '-inf', '(' .. now)
 local unknown = {}
 for at = 4, #ARGV do
-  if call('HEXISTS', PREFIX .. 'members', ARGV[at]) == 1 then
-    call('ZADD', leases, now + ARGV[2], ARGV[at])
-  else
+  if not renew(ARGV[at], now + ARGV[2]) then
     unknown[#unknown + 1] = ARGV[at]
   end
 end

@@ -49,7 +49,7 @@ for _, holding in ipairs(begun) do
   call('HSET', UNIQUE, holding[1], holding[2])
 end
 call('HSET', PREFIX .. 'batch:' .. batch, 'first', first, 'size', size, 'tying', ARGV[4], 'at', 0)
-call('ZADD', TODO, 0, 'b' .. batch)
+call('ZADD', UNSETTLED, 0, 'b' .. batch)
 call('ZREM', PREFIX .. 'stages', batch)
 call('UNLINK', PREFIX .. 'staged_keys:' .. batch)
 finish()

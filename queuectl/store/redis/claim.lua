@@ -2,9 +2,12 @@
 --
 -- ARGV: the store; 1 if it is tried again; the worker, as in a value; the supervisor; now and
 -- horizon in seconds; now in milliseconds; id and value of what is done, empty if nothing is; for
--- how many milliseconds the claim holds; how many queues, -1 for all; the queues.
+-- how many milliseconds the claim holds; 1 if the worker has joined; how many queues, -1 for all;
+-- the queues.
 -- Returns how the settings were changed last, the time in milliseconds, whether to ask again, when
--- the next falls due, and the id and value of the claimed job.
+-- the next falls due, and the id and value of the claimed job. To ask again is 1, or 2 if the worker
+-- must join again before that: others took it for dead, and without a lease nobody would know that
+-- it lives.
 
 local identity, configured = unpack(call('HMGET', KEEPER, 'id', 'configured'))
 if identity ~= ARGV[1] then
@@ -26,17 +29,13 @@ if done ~= '' then
 end
 
 local time = server_time()
-local serves = server_of(12, tonumber(ARGV[11]))
-
-local function renew()
-  call('ZADD', PREFIX .. 'leases', 'XX', time + ARGV[10], worker)
-end
+local serves = server_of(13, tonumber(ARGV[12]))
 
 if again then
   for _, id in ipairs(call('ZRANGE', IN .. 'r', 0, -1)) do
     local job, held = stored(id)
     if id ~= done and job.W == worker then
-      renew()
+      renew(worker, time + ARGV[10])
       finish()
       return {'ok', configured, time, 0, '', id, held}
     end
@@ -48,7 +47,7 @@ if supervisor ~= '' and call('SISMEMBER', PREFIX .. 'stopping', supervisor) == 1
 end
 
 local more, unsettled = false, false
-if call('EXISTS', TODO, TIMED) > 0 then
+if call('EXISTS', UNSETTLED, TIMED) > 0 then
   unsettled = settle()
   left = AT_ONCE
   more = promote(now, horizon)
@@ -60,6 +59,10 @@ if not found then
   return {'ok', configured, time, more and 1 or 0, more and '' or next_due(serves)}
 end
 
+if not renew(worker, time + ARGV[10]) and ARGV[11] == '1' then
+  finish()
+  return {'ok', configured, time, 2, ''}
+end
 local id, job, was = found[1], found[2], found[3]
 local rest = string.gsub(job.rest, ' [TESGV]%d+', '')
 local line = job.seq .. ' ' .. (job.rev + 1) .. ' ' .. (job.runs + 1) .. ' r' .. rest
@@ -67,6 +70,5 @@ local line = job.seq .. ' ' .. (job.rev + 1) .. ' ' .. (job.runs + 1) .. ' r' ..
 local stop = string.find(was, '\n', 1, true)
 local claimed = line .. string.sub(was, stop)
 put(id, job, parse_line(line), claimed)
-renew()
 finish()
 return {'ok', configured, time, 0, '', id, claimed}

@@ -3,9 +3,9 @@
 -- A job's value is a line of what scripts need, and behind it JSON, which no script reads or
 -- writes: it would come back changed. Whatever is asked of many jobs follows from where their ids
 -- stand, and `place` alone says where one that waits belongs. Every script runs alone, so between
--- two of them all of it agrees, but for what `todo` names: jobs that are to be placed anew, because
--- one that they wait for changed, or that were added in a batch too large for one script. Until
--- that is done, `kept` keeps a claim from trusting their place.
+-- two of them all of it agrees, but for what `unsettled` names: jobs that are to be placed anew,
+-- because one that they wait for changed, or that were added in a batch too large for one script.
+-- Until that is done, `kept` keeps a claim from trusting their place.
 --
 --   jobs        hash    id -> value
 --   lanes       zset    "QUEUE:PRIORITY" of each lane that may have a job; score PRIORITY
@@ -33,7 +33,7 @@
 --   output:SEQ  hash    run -> what was shared of its output
 --   tally       hash    "SQUEUE" -> how many jobs of the queue are in state S; y for delayed ones
 --   totals      hash    what is counted for good, as queuectl/totals.py names and counts it
---   meta        hash    id, format, seq, created_at, bound, configured, news, turn
+--   meta        hash    id, format, version, created_at, seq, bound, configured, news, turn
 
 local call = redis.call
 local JOBS = KEYS[1]
@@ -48,7 +48,7 @@ local LANES, LANE, TIMED = PREFIX .. 'lanes', PREFIX .. 'lane:', PREFIX .. 'time
 local DELAYED, RETRIES = PREFIX .. 'delayed:', PREFIX .. 'retries:'
 local OWN, EARLY, AWAITED = PREFIX .. 'own:', PREFIX .. 'early:', PREFIX .. 'awaited'
 local IN, FAILURES, UNIQUE = PREFIX .. 'in:', PREFIX .. 'failures', PREFIX .. 'unique'
-local KIDS, TODO, RULES = PREFIX .. 'kids:', PREFIX .. 'todo', PREFIX .. 'rules'
+local KIDS, UNSETTLED, RULES = PREFIX .. 'kids:', PREFIX .. 'unsettled', PREFIX .. 'rules'
 
 local tally = {}
 local totals = {}
@@ -72,6 +72,17 @@ end
 local function server_time()
   local time = call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Renew the lease of a member, if it has one; tell whether it had. First it is taken away: from a
+-- server whose memory is full that is accepted, and then the rest of the script is too.
+local function renew(member, ends)
+  local leases = PREFIX .. 'leases'
+  if call('ZREM', leases, member) == 0 then
+    return false
+  end
+  call('ZADD', leases, ends, member)
+  return true
 end
 
 local function parse_line(line)
@@ -367,7 +378,7 @@ end
 local function stir(name, from)
   local seq = string.match(name, '%d+$')
   if left <= 0 then
-    call('ZADD', TODO, from, name)
+    call('ZADD', UNSETTLED, from, name)
     return
   end
   local found = call('ZRANGEBYSCORE', KIDS .. seq, '(' .. from, '+inf', 'WITHSCORES', 'LIMIT', 0, left)
@@ -381,10 +392,10 @@ local function stir(name, from)
   local was_all = #found < 2 * left
   left = left - #found / 2
   if not was_all then
-    call('ZADD', TODO, found[#found], name)
+    call('ZADD', UNSETTLED, found[#found], name)
     return
   end
-  call('ZREM', TODO, name)
+  call('ZREM', UNSETTLED, name)
   if string.sub(name, 1, 1) == 'x' then
     call('UNLINK', KIDS .. seq)
   end
@@ -458,7 +469,7 @@ local function is_taken(id, batch)
   if not other or other == batch then
     return false
   end
-  if call('ZSCORE', TODO, 'b' .. other) then
+  if call('ZSCORE', UNSETTLED, 'b' .. other) then
     return true
   end
   local staged_at = call('ZSCORE', PREFIX .. 'stages', other)
@@ -507,14 +518,14 @@ local function place_batch(token)
     call('HSET', batch, 'at', 0, 'tying', 0)
   else
     call('UNLINK', batch, stage)
-    call('ZREM', TODO, 'b' .. token)
+    call('ZREM', UNSETTLED, 'b' .. token)
   end
 end
 
 -- Go on with what was left to be done; tell whether there is still something.
 local function settle()
   while left > 0 do
-    local first = call('ZRANGE', TODO, 0, 0, 'WITHSCORES')
+    local first = call('ZRANGE', UNSETTLED, 0, 0, 'WITHSCORES')
     if #first == 0 then
       return false
     end
@@ -524,5 +535,5 @@ local function settle()
       stir(first[1], first[2])
     end
   end
-  return call('EXISTS', TODO) == 1
+  return call('EXISTS', UNSETTLED) == 1
 end

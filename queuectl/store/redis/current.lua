@@ -6,8 +6,6 @@
 if is_gone(ARGV[1]) then
   return gone()
 end
-local now, leases = server_time(), PREFIX .. 'leases'
-if call('ZSCORE', leases, ARGV[3]) then
-  call('ZADD', leases, now + ARGV[4], ARGV[3])
-end
+local now = server_time()
+renew(ARGV[3], now + ARGV[4])
 return {'ok', now, call('HGET', KEEPER, 'configured'), call('HGET', JOBS, ARGV[2]) or ''}

@@ -30,7 +30,6 @@ class Keys:
             )
         self._tag = f"{{{prefix}}}:"
         self.jobs = self._tag + "jobs"
-        self.settings = self._tag + "settings"
         self.tally = self._tag + "tally"
         self.totals = self._tag + "totals"
         self.meta = self._tag + "meta"
@@ -38,6 +37,7 @@ class Keys:
         self.rules = self._tag + "rules"
         self.unique = self._tag + "unique"
         self.news = self._tag + "news"
+        self.nothing = self._tag + "nothing"
 
     def kids(self, seq: int) -> str:
         """Who was made to wait for the job of this place."""

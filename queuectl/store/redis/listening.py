@@ -45,8 +45,15 @@ class Listener:
         """What is readable once there is something to hear."""
         return self._selector.fileno()
 
-    def connect(self) -> None:
-        """Listen from now on, if that is not so; raises StoreError if it cannot be."""
+    def connect(self, anew: bool = False) -> None:
+        """Listen from now on, if that is not so; raises StoreError if it cannot be.
+
+        Args:
+            anew: whether nothing comes any more from a connection that looks whole: as nothing is
+                sent on it either, its other side may be gone unnoticed.
+        """
+        if anew:
+            self._drop()
         if self._connection is not None:
             return
         connection = self._link.open_another()

@@ -9,7 +9,7 @@ end
 local now, horizon = tonumber(ARGV[2]), tonumber(ARGV[3])
 local serves = server_of(5, tonumber(ARGV[4]))
 local more, unsettled = false, false
-if call('EXISTS', TODO, TIMED) > 0 then
+if call('EXISTS', UNSETTLED, TIMED) > 0 then
   unsettled = settle()
   left = AT_ONCE
   more = promote(now, horizon)

@@ -8,7 +8,7 @@ if is_gone(ARGV[1]) then
 end
 local now, horizon = tonumber(ARGV[2]), tonumber(ARGV[3])
 local more = false
-if call('EXISTS', TODO, TIMED) > 0 then
+if call('EXISTS', UNSETTLED, TIMED) > 0 then
   more = settle()
   left = AT_ONCE
   more = promote(now, horizon) or more

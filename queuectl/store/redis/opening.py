@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any, Dict, List, NamedTuple
 
-from queuectl import clock
+from queuectl import __version__, clock
 from queuectl.errors import NoStoreError, StoreError
 from queuectl.store.base import Notice
 from queuectl.store.redis.link import Link
 
-FORMAT = b"1"
+FORMAT = 1
+"""Of what is kept; to be raised where an older QueueCTL would damage what a newer one writes."""
 
 
 class Opened(NamedTuple):
     """What is known of a store that was opened.
 
     Attributes:
-        identity: its own, by which one made later in its place is told from it.
+        name: its own, which nobody chose.
+        identity: the same, and its format if that was raised: by it each script knows whether the
+            store is still the one that was opened.
         made_at: when it was made, in seconds since the epoch.
         server_time: the server's time in milliseconds.
         unsettled: whether jobs are left to be placed.
     """
 
+    name: str
     identity: str
     made_at: float
     server_time: int
@@ -46,13 +51,12 @@ def open_on(link: Link, shown: str, create: bool, notice: Notice) -> Opened:
     memory, persistence = link.run(("INFO", "memory"), ("INFO", "persistence"))
     _refuse_eviction(memory, shown, notice)
     now = clock.to_iso(clock.now())
-    made, time, listed, unsettled = link.call("open", int(create), uuid.uuid4().hex, FORMAT, now)
+    asked = (int(create), uuid.uuid4().hex, now, FORMAT, __version__)
+    made, time, listed, unsettled, older = link.call("open", *asked)
     meta = dict(zip(listed[::2], listed[1::2]))
     if b"id" not in meta:
         raise NoStoreError(shown)
-    if meta.get(b"format") != FORMAT:
-        said = meta.get(b"format", b"?").decode("ascii", "replace")
-        raise StoreError(f"store {shown} has the format {said}: it needs another QueueCTL")
+    _check_format(meta, older, shown)
     if made:
         notice(f"created store {shown}")
         facts = _facts(persistence)
@@ -62,7 +66,23 @@ def open_on(link: Link, shown: str, create: bool, notice: Notice) -> Opened:
                 " CONFIG SET appendonly yes"
             )
     made_at = clock.from_iso(meta[b"created_at"].decode())
-    return Opened(meta[b"id"].decode(), made_at, time, bool(unsettled))
+    identity = meta[b"id"].decode()
+    return Opened(identity.partition(".")[0], identity, made_at, time, bool(unsettled))
+
+
+def _check_format(meta: Dict[bytes, bytes], older: bytes, shown: str) -> None:
+    """Refuse what this QueueCTL would damage, or who would damage what it writes."""
+    if older:
+        node = json.loads(older)
+        raise StoreError(
+            f"cannot use {shown} with QueueCTL {__version__}: node {node['host']} works on it with "
+            f"QueueCTL {node['version']}, which does not know format {FORMAT}: stop it there first"
+        )
+    if int(meta[b"format"]) > FORMAT:
+        raise StoreError(
+            f"cannot use {shown} with QueueCTL {__version__}, which does not know its format "
+            f"{int(meta[b'format'])}: QueueCTL {meta[b'version'].decode()} made that; upgrade"
+        )
 
 
 def _refuse_eviction(info: Any, shown: str, notice: Notice) -> None:

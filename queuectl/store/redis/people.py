@@ -62,6 +62,8 @@ class People:
         self._beat_at = 0.0
         self._renewed_at = 0.0
         self._told: Optional[int] = None
+        self._heard_any = True
+        self._missed = False
         self._are_lost = False
 
     @property
@@ -70,9 +72,13 @@ class People:
         return next((member.supervisor for member in self._mine.values()), "")
 
     @property
-    def has_joined(self) -> bool:
+    def take_part(self) -> bool:
         """Whether this process has a member."""
         return bool(self._mine)
+
+    def has_joined(self, member_id: str) -> bool:
+        """Whether this is a member of this process."""
+        return member_id in self._mine
 
     def holds_for(self) -> int:
         """For how many milliseconds a member counts as alive that is not heard of."""
@@ -99,6 +105,11 @@ class People:
                 self._local.leave(member.id)
             raise
         self._mine[member.id] = member
+
+    def join_again(self) -> None:
+        """Let the members of this process be known again, which others took for dead."""
+        for member in self._mine.values():
+            self._tell(member)
 
     def note(self, member: Member) -> None:
         """Write down what a member of this process is running."""
@@ -155,6 +166,12 @@ class People:
             parts = self._call("lost", int(thorough), _RESCUE, *map(quoted, dead))
             self._are_lost = False
             return list(self._found(parts, dead))
+        except StoreAwayError:
+            if not dead:
+                raise
+            # What they left running must end all the same. A job that was held is somebody's to
+            # rescue once the lease is over.
+            return [Lost(self._local.read(each) or _unknown(each), None) for each in dead]
         except BaseException:
             # Whoever looks next must find them.
             self._local.release_dead(dead)
@@ -205,6 +222,7 @@ class People:
         heard = self._listener.hear()
         if self._told is not None:
             self._told += heard.jobs
+        self._heard_any = self._heard_any or heard.jobs > 0
         self._ask(heard.stop)
         return heard.jobs + self._local.hear()
 
@@ -214,14 +232,17 @@ class People:
         Returns:
             The server's time, and how the settings were changed last; nothing if it was not time.
         """
-        if now < self._beat_at + _BEAT or not self._mine:
+        is_early = now < self._beat_at + _BEAT and not self._link.is_down
+        if is_early or not self._mine:
             return None
-        self._beat_at = now
         supervisor = self.supervisor
         renewed: Dict[str, Member] = {}
         if now >= self._renewed_at + self._lease() / _RENEWALS:
             renewed = {m.id: m for m in self._local.living() if m.supervisor == supervisor}
-        reply = self._call("beat", self.holds_for(), quoted(supervisor), *map(quoted, renewed))
+        names = map(quoted, renewed)
+        reply = self._call("beat", self.holds_for(), quoted(supervisor), *names, quick=True)
+        # Not before: what failed is tried again at once.
+        self._beat_at = now
         if renewed:
             self._renewed_at = now
         time, configured, stop, over, told, unknown = reply
@@ -236,18 +257,17 @@ class People:
         """See to it that what was told, but not heard, wakes us all the same."""
         if self._listener is None:
             return
+        # Of what was missed now a part may just be on its way.
+        missed = 0 if self._told is None else max(told - self._told, 0)
+        is_deaf = missed > 0 and self._missed and not self._heard_any
+        self._told, self._missed, self._heard_any = told, missed > 0, False
+        if missed:
+            self._local.tell_news(missed)
         try:
-            self._listener.connect()
+            self._listener.connect(anew=is_deaf)
         except StoreError:
             # The next beat tries again; until then, this is how we hear.
             pass
-        missed = 0
-        if self._told is not None and told > self._told:
-            # It may just be on its way.
-            missed = told - self._told
-        self._told = told
-        if missed:
-            self._local.tell_news(missed)
 
     def forget(self) -> None:
         """Let go of everything; in a forked process, of what is the parent's."""
