@@ -141,6 +141,54 @@ def test_the_link_lets_a_browser_in_once(cli: Cli) -> None:
             assert other.get(f"{API}/jobs").status_code == 401
 
 
+def test_a_token_begins_a_session_with_its_scope(server: Server) -> None:
+    for scope, code in (("read", 403), ("write", 201)):
+        answer = server.client.post("/login", json={"token": server.tokens[scope]})
+        assert (answer.status_code, answer.json()) == (200, {"scope": scope})
+        cookie = answer.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert server.client.get(f"{API}/session").json()["scope"] == scope
+        made = server.client.post(f"{API}/jobs", json={"command": "true"})
+        assert made.status_code == code
+        server.client.cookies.clear()
+    for body, code in (
+        (b'{"token":"wrong"}', 401),
+        (b'{"token":1}', 401),
+        (b'{"token":"\\ud800"}', 401),
+        (b"[" * 10**5, 401),
+        (b"\xff", 401),
+        (b"", 401),
+        (f'{{"token":"{server.tokens["metrics"]}"}}'.encode(), 403),
+    ):
+        answer = server.client.post(
+            "/login", content=body, headers={"Content-Type": "application/json"}
+        )
+        assert (answer.status_code, "set-cookie" in answer.headers) == (code, False), body[:40]
+    origin = {"Origin": "https://evil.example"}
+    body = {"token": server.tokens["write"]}
+    assert server.client.post("/login", json=body, headers=origin).status_code == 403
+    assert server.client.post("/login", data=body).status_code == 415
+
+
+def test_who_has_no_session_sees_a_page_that_asks_for_a_token_and_nothing_else(
+    server: Server,
+) -> None:
+    answer = server.client.get("/")
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "paste a token" in answer.text
+    assert server.ask("GET", "/", "read").status_code == 200
+    for name, kind in (("signin.js", "text/javascript"), ("style.css", "text/css")):
+        part = server.client.get(f"/static/{name}")
+        assert (part.status_code, part.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+        assert f"/static/{name}" in answer.text
+    for path in ("app.js", "index.html", "..%2fpages.py", "%2e%2e/pages.py", "none"):
+        assert server.client.get(f"/static/{path}").status_code == 401, path
+        code = server.ask("GET", f"/static/{path}", "read").status_code
+        assert code == (200 if path in ("app.js", "index.html") else 404), path
+
+
 def test_other_sites_are_turned_away(server: Server) -> None:
     for name, value, code in (
         ("Host", "evil.example", 421),

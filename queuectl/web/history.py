@@ -15,7 +15,7 @@ from queuectl.errors import QueueError
 from queuectl.web.desk import Desk
 
 MINUTES = 60
-_PAUSE = 2.0  # seconds between two looks
+_PAUSE = 5.0  # seconds between two looks
 _COUNTED = ("completed", "failed")
 
 
@@ -31,12 +31,16 @@ class History:
         """Look at the totals until this is cancelled."""
         while True:
             try:
-                told = await desk.measures()
-                self.add(clock.now(), told.totals)
+                await self.look(desk)
             except QueueError:
                 # Whoever asks for something else is told. Here the next look makes up for this one.
                 pass
             await asyncio.sleep(_PAUSE)
+
+    async def look(self, desk: Desk) -> None:
+        """Look at the totals once more; raises QueueError where nothing can be seen of them."""
+        told = await desk.measures()
+        self.add(clock.now(), told.totals)
 
     def add(self, now: float, totals: Mapping[str, int]) -> None:
         """Take in the totals of a store.

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from queuectl import __version__, clock
 from queuectl.manager import QueueManager
 from queuectl.web import models
+from queuectl.web.history import History
 from queuectl.web.kin import kin
 from queuectl.web.problems import Json
 from queuectl.web.reading import API, JobId, desk_of
@@ -33,7 +34,9 @@ async def show_session(request: Request) -> Response:
 @router.get(f"{API}/history", tags=["server"], response_model=models.History)
 async def show_history(request: Request) -> Response:
     """Tell what became of jobs in each of the last sixty minutes, as far as the server saw it."""
-    return Json(request.app.state.history.told(clock.now()))
+    history: History = request.app.state.history
+    await history.look(desk_of(request))
+    return Json(history.told(clock.now()))
 
 
 @router.get(f"{API}/jobs/{{job_id}}/why", tags=["jobs"], response_model=models.Why)

@@ -34,6 +34,7 @@ function where() {
 }
 
 function draw(view) {
+  const isHeading = document.activeElement?.matches("main h1");
   const shown = view.problem ? null : view.render();
   if (shown !== null) {
     morph(main, shown);
@@ -42,6 +43,10 @@ function draw(view) {
     morph(main, [h("h1", { tabindex: -1 }, view.title), empty(view.problem, h("a", { href: "#/jobs" }, "All jobs"))]);
   } else {
     morph(main, [h("h1", { tabindex: -1 }, view.title), empty("Looking…")]);
+  }
+  if (isHeading) {
+    // Another element may be the heading now.
+    main.querySelector("h1")?.focus({ preventScroll: true });
   }
 }
 
@@ -83,7 +88,7 @@ async function refresh(view) {
 
 function go() {
   const { name, said } = where();
-  const make = VIEWS[name] ?? (() => ({ title: "Nothing is here", problem: "There is no such page.", refresh: async () => {}, render: () => null }));
+  const make = VIEWS[name] ?? (() => ({ title: "Nothing is here", refresh: () => Promise.reject(new Error("There is no such page")), render: () => null }));
   const before = current;
   before?.close?.();
   clearInterval(before?.timer);

@@ -71,8 +71,7 @@ export function chart(history) {
             { class: "scroll figures", tabindex: 0, role: "region", "aria-label": "The figures of the chart" },
             h(
               "table",
-              {},
-              h("caption", { class: "unseen" }, "Completed jobs and failed attempts by minute"),
+              { "aria-label": "Completed jobs and failed attempts by minute" },
               h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Minute"), h("th", { scope: "col", class: "num" }, "Completed"), h("th", { scope: "col", class: "num" }, "Failed"))),
               h("tbody", {}, [...told].reverse().map((minute) => h("tr", { "data-key": minute.at }, h("th", { scope: "row" }, clockTime(minute.at)), h("td", { class: "num" }, number(minute.completed)), h("td", { class: "num" }, number(minute.failed))))),
             ),

@@ -70,7 +70,7 @@ function everything(job) {
     "details",
     { class: "card", "data-key": "everything" },
     h("summary", {}, "All fields"),
-    h("div", { class: "scroll" }, h("table", { class: "fields" }, h("caption", { class: "unseen" }, "All fields of the job"), h("thead", { class: "unseen" }, h("tr", {}, h("th", { scope: "col" }, "Field"), h("th", { scope: "col" }, "Value"))), h("tbody", {}, rows))),
+    h("div", { class: "scroll" }, h("table", { class: "fields", "aria-label": "All fields of the job" }, h("thead", { class: "unseen" }, h("tr", {}, h("th", { scope: "col" }, "Field"), h("th", { scope: "col" }, "Value"))), h("tbody", {}, rows))),
   );
 }
 

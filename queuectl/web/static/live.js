@@ -3,8 +3,8 @@
 import { get, source } from "./api.js";
 import { known } from "./state.js";
 
-const LOOK = 5000; // milliseconds between two looks whether anybody is there
-const PATIENCE = 4000;
+const LOOK = 2500; // milliseconds between two looks whether anybody is there
+const PATIENCE = 3000;
 const LONGEST = 5000; // between two attempts
 
 const banner = document.getElementById("banner");
