@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import time
 from typing import Any, Callable, Iterator, List
 
 import pytest
@@ -23,6 +24,13 @@ VIEWS = ("", "jobs", "dlq", "queues", "workers", "enqueue")
 HEADINGS = ("Overview", "Jobs", "Dead letters", "Queues", "Workers", "Enqueue a job")
 HOLD = "echo begun; until [ -e go ]; do sleep 0.05; done; echo held"
 EVIL = "\"'><img src=x onerror=traces.push(1)><script>traces.push(2)</script>"
+
+# Where a table would have to be moved sideways to reach what can be used.
+_CLIPPED = """
+[...document.querySelectorAll("main button, main input, main select")]
+    .filter((each) => each.getBoundingClientRect().right > innerWidth)
+    .map((each) => each.outerHTML)
+"""
 
 Opened = Callable[..., Window]
 
@@ -354,6 +362,7 @@ def test_it_fits_a_phone_and_everything_has_a_name(queue: Queue, opened: Opened)
         expect(page.get_by_text("Looking…")).to_have_count(0)
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 360, f"{view} is {width} wide"
+        assert page.evaluate(_CLIPPED) == [], view
         controls = window.controls()
         assert len(controls) > 5
         assert all(control["name"].strip() for control in controls), (view, controls)
@@ -427,6 +436,20 @@ def test_a_refusal_is_told_where_it_was_asked(queue: Queue, window: Window) -> N
     expect(page.get_by_text("job 'absent' not found")).to_be_visible()
     window.go("nowhere")
     expect(page.get_by_text("There is no such page.")).to_be_visible()
+
+
+@pytest.mark.slow
+def test_a_busy_queue_is_asked_about_a_few_times_a_second(queue: Queue, window: Window) -> None:
+    page = window.page
+    queue.add_many({f"job-{number}": "true" for number in range(200)})
+    expect(page.get_by_role("link", name="200 pending")).to_be_visible()
+    before, begun = len(window.requests), time.monotonic()
+    queue.start("--count", "2", "--drain")
+    expect(page.get_by_role("link", name="200 completed")).to_be_visible()
+    expect(page.locator(".legend .up b")).to_have_text("200")
+    seconds = time.monotonic() - begun
+    assert len(window.requests) - before <= 4 * (seconds + 2)
+    assert page.evaluate("document.getElementsByTagName('*').length") < 1500
 
 
 @pytest.mark.slow

@@ -178,6 +178,8 @@ def test_who_has_no_session_sees_a_page_that_asks_for_a_token_and_nothing_else(
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "paste a token" in answer.text
+    for page in (answer, server.ask("GET", "/", "read")):
+        assert "default-src 'none'; script-src 'self'" in page.headers["content-security-policy"]
     assert server.ask("GET", "/", "read").status_code == 200
     for name, kind in (("signin.js", "text/javascript"), ("style.css", "text/css")):
         part = server.client.get(f"/static/{name}")

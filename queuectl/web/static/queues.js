@@ -47,14 +47,14 @@ export function queuesView(said, again) {
       if (queues === null) {
         return null;
       }
-      const link = (queue, state, count) => h("a", { href: `#/jobs?queue=${encodeURIComponent(queue.name)}&state=${state}`, "aria-label": `${count} ${state} in queue ${queue.name}` }, number(count));
+      const link = (queue, state, word, count) => h("a", { href: `#/jobs?queue=${encodeURIComponent(queue.name)}&state=${state}`, "aria-label": `${count} ${word} in queue ${queue.name}` }, number(count), h("span", { class: "narrow" }, ` ${word}`));
       const rows = queues.map((queue) =>
         row(queue.name, COLUMNS, [
           h("div", { class: "naming" }, h("a", { class: "command", href: `#/jobs?queue=${encodeURIComponent(queue.name)}` }, queue.name), queue.paused ? h("span", { class: "tag paused" }, "paused") : null),
-          link(queue, "pending,failed", queue.counts.pending + queue.counts.failed),
-          link(queue, "processing", queue.counts.processing),
-          link(queue, "dead", queue.counts.dead),
-          link(queue, "completed", queue.counts.completed),
+          link(queue, "pending,failed", "waiting", queue.counts.pending + queue.counts.failed),
+          link(queue, "processing", "running", queue.counts.processing),
+          link(queue, "dead", "dead", queue.counts.dead),
+          link(queue, "completed", "completed", queue.counts.completed),
           limit(queue, again),
           mayChange()
             ? queue.paused

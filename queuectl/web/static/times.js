@@ -5,10 +5,13 @@ import { h } from "./dom.js";
 
 const EXACT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "long" });
 
-// How long something took, or takes: 0.4 s, 12 s, 3 m 05 s, 2 h 10 m, 3 d 4 h.
+// How long something took, or takes: 40 ms, 1.4 s, 12 s, 3 m 05 s, 2 h 10 m, 3 d 4 h.
 export function duration(seconds) {
+  if (seconds < 1) {
+    return `${Math.max(Math.round(seconds * 1000), 0)} ms`;
+  }
   if (seconds < 10) {
-    return `${Math.max(seconds, 0).toFixed(1)} s`;
+    return `${seconds.toFixed(1)} s`;
   }
   const whole = Math.floor(seconds);
   const two = (number) => String(number).padStart(2, "0");
