@@ -132,6 +132,7 @@ def pictures(browser: Browser, link: str) -> None:
         if scheme == "light":
             page.goto(f"{link.partition('/login')[0]}/#/jobs/import-customers")
             page.get_by_text("chunk 8 of 40").wait_for()
+            page.set_viewport_size({"width": 1280, "height": 720})
             take(page, "dashboard-job.png")
         state = context.storage_state()
         context.close()
@@ -157,7 +158,9 @@ def main() -> None:
     """Make the pictures."""
     with tempfile.TemporaryDirectory(prefix="queuectl-") as name, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM)
-        with running(Path(name)) as link:
+        folder = Path(name, "shop")
+        folder.mkdir()
+        with running(folder) as link:
             pictures(browser, link)
         browser.close()
 

@@ -93,6 +93,17 @@ def test_the_package_brings_all_of_it(tmp_path: Path) -> None:
     assert inside == {f"queuectl/web/static/{name}" for name in NAMES}
 
 
+def test_the_pictures_of_the_docs_are_there_and_small() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    shown = {
+        (page.parent / name).resolve()
+        for page in pages
+        for name in re.findall(r"[\w/-]+\.png", page.read_text(encoding="utf-8"))
+    }
+    assert shown == set((ROOT / "docs").glob("*.png"))
+    assert max(picture.stat().st_size for picture in shown) < 200_000
+
+
 def test_what_totals_grow_by_belongs_to_a_minute() -> None:
     history = History()
     history.add(NOON, {"completed": 100, "failed": 7, "waited_ms": 5})

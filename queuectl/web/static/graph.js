@@ -55,7 +55,7 @@ function box(job, { x, y }, isSelf) {
     s("rect", { x, y, width: BOX.width, height: BOX.height, rx: 6 }),
     mark,
     s("text", { class: "name", x: x + 30, y: y + 19 }, clip(shortId(job.id), 20)),
-    s("text", { class: "what", x: x + 10, y: y + 36 }, clip(text, 27)),
+    s("text", { class: "what", x: x + 10, y: y + 36 }, clip(text, 24)),
   );
 }
 
