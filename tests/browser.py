@@ -76,9 +76,13 @@ class Window:
         # The browser tells of the answer 401.
         self.tolerated = re.compile("Failed to load resource")
         self.page.goto(self.server.url)
-        self.page.get_by_label("Or paste a token").fill(self.server.tokens[scope])
-        self.page.get_by_role("button", name="Sign in").click()
+        self.paste(self.server.tokens[scope])
         expect(self.page.locator("#link")).to_have_text("Live")
+
+    def paste(self, token: str) -> None:
+        """Give a token to the page that asks for one."""
+        self.page.get_by_label("Or paste a token").fill(token)
+        self.page.get_by_role("button", name="Sign in").click()
 
     def go(self, view: str) -> None:
         """Go to a view by its address."""
@@ -117,7 +121,7 @@ class Window:
         """Close it; nothing must have gone wrong."""
         traces = self.page.evaluate("globalThis.traces")
         self.context.close()
-        assert traces == []
+        assert not traces
         assert self.wrong == []
         elsewhere = [url for url in self.requests if not url.startswith(f"{self.server.url}/")]
         assert elsewhere == []

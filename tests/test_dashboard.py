@@ -202,6 +202,19 @@ def test_a_lost_connection_is_said_and_comes_back(queue: Queue, window: Window) 
     expect(page.get_by_role("link", name="1 pending")).to_be_visible()
 
 
+def test_a_token_never_gets_into_the_address(opened: Opened) -> None:
+    window = opened(java_script_enabled=False)
+    # Whoever is quicker than the script that sends it is no worse off than whoever has none.
+    window.tolerated = re.compile("Failed to load resource")
+    page = window.page
+    page.goto(window.server.url)
+    page.get_by_label("Or paste a token").fill("secret")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Sign in")).to_be_disabled()
+    assert page.get_by_label("Or paste a token").get_attribute("name") is None
+    assert [request for request in window.requests if "secret" in request] == []
+
+
 @pytest.mark.slow
 def test_a_server_that_hangs_or_ends_is_noticed(cli: Cli, chromium: Browser) -> None:
     with serving(cli) as server:
@@ -223,11 +236,9 @@ def test_a_server_that_hangs_or_ends_is_noticed(cli: Cli, chromium: Browser) -> 
         # Sessions end with the server.
         expect(banner).to_contain_text("The session is over")
         banner.get_by_role("link", name="Sign in again").click()
-        page.get_by_label("Or paste a token").fill("wrong")
-        page.keyboard.press("Enter")
+        window.paste("wrong")
         expect(page.get_by_role("alert")).to_contain_text("this is no token of this server")
-        page.get_by_label("Or paste a token").fill(again.tokens["write"])
-        page.keyboard.press("Enter")
+        window.paste(again.tokens["write"])
         expect(page.locator("#link")).to_have_text("Live")
         # Where one was is not lost.
         expect(window.heading("Jobs")).to_be_visible()

@@ -1,12 +1,15 @@
 // The page for those without a session.
 
 const form = document.getElementById("signin");
+const token = document.getElementById("token");
 const wrong = document.getElementById("wrong");
 
 // A link that was followed from another site's page comes without the cookie, which is not for
 // others to use; this page asks for itself.
 fetch("/api/v1/session").then((answer) => answer.ok && location.reload(), () => {});
 
+// Until now it could not be sent: a browser that sends it by itself would put it into the address.
+form.querySelector("button").disabled = false;
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   wrong.textContent = "";
@@ -14,7 +17,7 @@ form.addEventListener("submit", async (event) => {
     const answer = await fetch("/login", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ token: form.token.value.trim() }),
+      body: JSON.stringify({ token: token.value.trim() }),
     });
     if (answer.ok) {
       location.reload();
@@ -24,5 +27,5 @@ form.addEventListener("submit", async (event) => {
   } catch {
     wrong.textContent = "Not signed in: the server does not answer.";
   }
-  form.token.select();
+  token.select();
 });
