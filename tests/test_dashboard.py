@@ -290,11 +290,19 @@ def test_all_dead_jobs_are_retried_or_deleted_once_that_is_confirmed(
     queue: Queue, window: Window
 ) -> None:
     page = window.page
-    kill_by_error(queue, "one", "two", "three")
+    kill_by_error(queue, "one", "two", "three", "four")
     window.go("dlq")
+    page.get_by_role("button", name="Retry job one").focus()
+    with queue.opened() as manager:
+        manager.purge_dead(["four"])
+    expect(page.get_by_role("button", name="Retry job four")).to_have_count(0)
+    expect(page.get_by_role("button", name="Retry job one")).to_be_focused()
+    window.go("jobs/three")
     window.click("Delete job three")
     window.answer("Delete")
     expect(page.get_by_text("Job three deleted.")).to_be_visible()
+    expect(window.heading("Jobs")).to_be_visible()
+    window.go("dlq")
     expect(page.locator("#count-dlq")).to_have_text("2")
     window.click("Retry all…")
     expect(page.get_by_role("dialog")).to_contain_text("Retry 2 dead jobs?")

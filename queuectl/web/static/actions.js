@@ -89,7 +89,7 @@ export function heedButtons(afterwards) {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("button[data-action]");
     if (button && (await run(button))) {
-      afterwards();
+      afterwards(button.dataset.action);
     }
   });
 }

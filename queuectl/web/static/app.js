@@ -135,7 +135,13 @@ async function begin() {
   });
   document.addEventListener("keydown", heedKeys);
   addEventListener("hashchange", go);
-  heedButtons(() => current.again());
+  heedButtons((action) => {
+    if (action === "purge" && where().name === "job") {
+      location.hash = "#/jobs";
+    } else {
+      current.again();
+    }
+  });
   known.session = await get("/session").catch(() => null);
   if (known.session !== null) {
     drawSession();

@@ -3,13 +3,17 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+function present(children) {
+  return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+}
+
 function build(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes ?? {})) {
     if (value !== null && value !== undefined && value !== false) {
       element.setAttribute(name, value === true ? "" : String(value));
     }
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...present(children));
   return element;
 }
 
@@ -46,12 +50,12 @@ export function inline(text) {
   return visible(text).replace(/\n/g, "\\n").replace(/\t/g, "\\t");
 }
 
+function keyOf(node) {
+  return node instanceof Element ? node.getAttribute("data-key") : null;
+}
+
 function sameKind(old, fresh) {
-  return (
-    old.nodeType === fresh.nodeType &&
-    old.nodeName === fresh.nodeName &&
-    (old.nodeType !== Node.ELEMENT_NODE || old.getAttribute("data-key") === fresh.getAttribute("data-key"))
-  );
+  return old.nodeType === fresh.nodeType && old.nodeName === fresh.nodeName && keyOf(old) === keyOf(fresh);
 }
 
 function morphAttributes(old, fresh) {
@@ -79,17 +83,21 @@ function morphAttributes(old, fresh) {
 // Makes the children of an element equal to others, and keeps every element that can stay: so
 // neither focus nor a selection nor the place in a list is lost when something changes elsewhere.
 export function morph(parent, children) {
-  const fresh = children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  const fresh = present(children);
   const keyed = new Map();
-  for (const child of parent.childNodes) {
-    const key = child.nodeType === Node.ELEMENT_NODE ? child.getAttribute("data-key") : null;
-    if (key !== null) {
+  const wanted = new Set(fresh.map(keyOf));
+  for (const child of [...parent.childNodes]) {
+    const key = keyOf(child);
+    if (key !== null && wanted.has(key)) {
       keyed.set(key, child);
+    } else if (key !== null) {
+      // At once: else those behind it would be moved before it, and what is moved loses the focus.
+      child.remove();
     }
   }
   let place = parent.firstChild;
   for (const child of fresh.map((each) => (each instanceof Node ? each : document.createTextNode(each)))) {
-    const key = child.nodeType === Node.ELEMENT_NODE ? child.getAttribute("data-key") : null;
+    const key = keyOf(child);
     const found = key === null ? place : keyed.get(key);
     if (found && sameKind(found, child)) {
       if (found === place) {

@@ -31,6 +31,10 @@ function find(form, isTyping) {
     return;
   }
   typing = setTimeout(() => {
+    if (!form.isConnected) {
+      // Whoever typed has left.
+      return;
+    }
     history.replaceState(null, "", address(values));
     dispatchEvent(new HashChangeEvent("hashchange"));
   }, 250);
