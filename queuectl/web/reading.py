@@ -13,11 +13,11 @@ from queuectl.errors import RequestError
 from queuectl.filter import JobFilter, parse_age, parse_states
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
-from queuectl.metrics import CONTENT_TYPE, exposition
 from queuectl.outputs import open_output, why_none
 from queuectl.values import validate_label, validate_queue
 from queuectl.web import models, records
 from queuectl.web.desk import Desk
+from queuectl.web.exposition import CONTENT_TYPE, exposition
 from queuectl.web.live import Changes, LiveOutput, events
 from queuectl.web.problems import Json
 from queuectl.web.ranges import ranged
