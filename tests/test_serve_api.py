@@ -277,24 +277,6 @@ def test_output_is_followed_until_the_end(cli: Cli, server: Server) -> None:
     assert not rest.startswith("caf")
 
 
-def test_changes_are_told_once(cli: Cli, server: Server) -> None:
-    stream = server.events("/events")
-    name, number, data = next(stream)
-    assert (name, json.loads(data)["stats"]["enqueued"]) == ("changed", 0)
-    with queue_of(cli) as queue:
-        queue.enqueue("exit 1", id="failing", max_retries=1)
-        assert json.loads(next(stream)[2])["stats"]["enqueued"] == 1
-        run(queue, error="Exit code 1")
-    last = wait_until(lambda: [e for e in [next(stream)] if "Exit code 1" in e[2]])[0]
-    stream.close()
-    again = server.events("/events", **{"Last-Event-ID": last[1]})
-    with queue_of(cli) as queue:
-        queue.enqueue("true")
-    assert json.loads(next(again)[2])["stats"]["enqueued"] == 2
-    again.close()
-    assert number != last[1]
-
-
 def test_what_is_hostile_stays_text(cli: Cli, server: Server) -> None:
     with queue_of(cli) as queue:
         queue.enqueue(HOSTILE, id="hostile", labels=["<script>"])

@@ -16,9 +16,10 @@ from queuectl.manager import QueueManager
 from queuectl.outputs import open_output, why_none
 from queuectl.values import validate_label, validate_queue
 from queuectl.web import models, records
+from queuectl.web.chronicle import Changes, Chronicle
 from queuectl.web.desk import Desk
 from queuectl.web.exposition import CONTENT_TYPE, exposition
-from queuectl.web.live import Changes, LiveOutput, events
+from queuectl.web.live import LiveOutput, events
 from queuectl.web.problems import Json
 from queuectl.web.ranges import ranged
 
@@ -193,9 +194,9 @@ async def list_settings(request: Request) -> Response:
 async def follow_changes(
     request: Request, last: Optional[str] = Header(default=None, alias="Last-Event-ID")
 ) -> Response:
-    """Follow what changes, as server-sent events: each tells how all is then."""
-    desk = desk_of(request)
-    return _stream(events(desk, Changes(desk, last)))
+    """Follow what changes, as server-sent events: of single jobs, and how all is then."""
+    chronicle: Chronicle = request.app.state.chronicle
+    return _stream(events(desk_of(request), Changes(chronicle, last)))
 
 
 def _page(

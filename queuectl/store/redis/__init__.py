@@ -45,6 +45,7 @@ from queuectl.queues import is_rule, read_rules, rule_changes
 from queuectl.store.base import (
     Activity,
     Counts,
+    Feed,
     Lost,
     Member,
     Node,
@@ -189,6 +190,11 @@ class RedisStore(Store):
 
     def watch(self, job_ids: Collection[str]) -> Watch:
         return reading.RedisWatch(self._call, job_ids)
+
+    def feed(self) -> Optional[Feed]:
+        from queuectl.store.redis.feed import RedisFeed
+
+        return RedisFeed(self._link, self._keys.changes)
 
     def activity(self, failures: int) -> Activity:
         return reading.activity(self._call, failures)
