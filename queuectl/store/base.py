@@ -272,8 +272,14 @@ class Store(abc.ABC):
         """Return up to `limit` ids that begin with `prefix`."""
 
     @abc.abstractmethod
-    def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
-        """Yield the jobs in these states from one consistent snapshot, newest first."""
+    def select(
+        self, states: Sequence[str], limit: Optional[int] = None, before: Optional[int] = None
+    ) -> Iterator[Job]:
+        """Yield the jobs in these states from one consistent snapshot, newest first.
+
+        At most `limit`, and only those whose `seq` is less than `before`; those behind that are not
+        read.
+        """
 
     @abc.abstractmethod
     def dump(self) -> Tuple[int, Iterator[Job]]:

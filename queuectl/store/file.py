@@ -139,8 +139,10 @@ class FileStore(LocalStore):
     def find(self, prefix: str, limit: int) -> List[str]:
         return self._file.read(lambda snapshot: snapshot.find(prefix, limit))
 
-    def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
-        return self._file.read(lambda snapshot: snapshot.select(states, limit))
+    def select(
+        self, states: Sequence[str], limit: Optional[int] = None, before: Optional[int] = None
+    ) -> Iterator[Job]:
+        return self._file.read(lambda snapshot: snapshot.select(states, limit, before))
 
     def dump(self) -> Tuple[int, Iterator[Job]]:
         return self._file.read(lambda snapshot: snapshot.dump())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import dropwhile, islice
 from typing import AsyncIterator, List, Optional, Tuple
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -203,11 +202,9 @@ def _page(
     manager: QueueManager, wanted: JobFilter, cursor: Optional[str], limit: int
 ) -> Tuple[List[Job], Optional[str]]:
     """Find the jobs behind a cursor; no job ever changes its place."""
-    found = manager.jobs(wanted, None if cursor else limit + 1)
     if cursor:
-        place = int(cursor)
-        found = islice(dropwhile(lambda job: job.seq >= place, found), limit + 1)
-    jobs = list(found)
+        wanted = wanted._replace(before=int(cursor))
+    jobs = list(manager.jobs(wanted, limit + 1))
     return jobs[:limit], str(jobs[limit - 1].seq) if len(jobs) > limit else None
 
 

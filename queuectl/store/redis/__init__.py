@@ -173,12 +173,14 @@ class RedisStore(Store):
     def find(self, prefix: str, limit: int) -> List[str]:
         return reading.find(self._call, prefix, limit)
 
-    def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
+    def select(
+        self, states: Sequence[str], limit: Optional[int] = None, before: Optional[int] = None
+    ) -> Iterator[Job]:
         """As in the contract, but of more than a few thousand jobs some are read a moment later.
 
         Each of them is there once, as it stood then.
         """
-        found = reading.pages(self._call, states, True, limit)
+        found = reading.pages(self._call, states, True, limit, before)
         # The first now, the others once they are wanted.
         first = next(found, [])
         return (job for part in _chain(first, found) for job in reading.jobs_of(part))
