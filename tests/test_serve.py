@@ -27,7 +27,8 @@ def routes() -> List[str]:
 
 
 def requests() -> Iterator[Tuple[str, str]]:
-    for path in (*routes(), "/", "/login", "/none", f"{API}/openapi.json", "/docs", "/redoc"):
+    others = ("/", "/login", "/none", f"{API}/openapi.json", "/docs", "/redoc", "/static/app.js")
+    for path in (*routes(), *others):
         for method in METHODS:
             yield method, path.format(job_id="none", name="none")
 
@@ -46,6 +47,9 @@ def test_every_route_and_method_is_denied_by_default(cli: Cli) -> None:
                 assert bare.status_code in (200, 405)
             elif is_reading and path == "/login":
                 assert bare.status_code in (403, 405)
+            elif (method, path) == ("POST", "/login"):
+                # It brings no token.
+                assert bare.status_code == 401
             else:
                 assert (bare.status_code, path) == (401, path)
                 assert bare.headers["www-authenticate"] == "Bearer"
@@ -60,7 +64,8 @@ def test_every_route_and_method_is_denied_by_default(cli: Cli) -> None:
 def test_a_read_only_server_has_no_route_that_changes_anything(cli: Cli) -> None:
     with serving(cli, "--read-only") as server:
         for method, path in requests():
-            if method not in READING:
+            # A session may begin.
+            if method not in READING and (method, path) != ("POST", "/login"):
                 code = server.ask(method, path, "write", json={"command": "true"}).status_code
                 assert code in (404, 405), (method, path)
         assert server.get("/jobs") == {"jobs": [], "next": None}
@@ -134,6 +139,56 @@ def test_the_link_lets_a_browser_in_once(cli: Cli) -> None:
             assert other.get(f"/login?code={server.code}").status_code == 403
             other.cookies.set(f"queuectl_{server.port}", "wrong")
             assert other.get(f"{API}/jobs").status_code == 401
+
+
+def test_a_token_begins_a_session_with_its_scope(server: Server) -> None:
+    for scope, code in (("read", 403), ("write", 201)):
+        answer = server.client.post("/login", json={"token": server.tokens[scope]})
+        assert (answer.status_code, answer.json()) == (200, {"scope": scope})
+        cookie = answer.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        assert server.client.get(f"{API}/session").json()["scope"] == scope
+        made = server.client.post(f"{API}/jobs", json={"command": "true"})
+        assert made.status_code == code
+        server.client.cookies.clear()
+    for body, code in (
+        (b'{"token":"wrong"}', 401),
+        (b'{"token":1}', 401),
+        (b'{"token":"\\ud800"}', 401),
+        (b"[" * 10**5, 401),
+        (b"\xff", 401),
+        (b"", 401),
+        (f'{{"token":"{server.tokens["metrics"]}"}}'.encode(), 403),
+    ):
+        answer = server.client.post(
+            "/login", content=body, headers={"Content-Type": "application/json"}
+        )
+        assert (answer.status_code, "set-cookie" in answer.headers) == (code, False), body[:40]
+    origin = {"Origin": "https://evil.example"}
+    body = {"token": server.tokens["write"]}
+    assert server.client.post("/login", json=body, headers=origin).status_code == 403
+    assert server.client.post("/login", data=body).status_code == 415
+
+
+def test_who_has_no_session_sees_a_page_that_asks_for_a_token_and_nothing_else(
+    server: Server,
+) -> None:
+    answer = server.client.get("/")
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "paste a token" in answer.text
+    for page in (answer, server.ask("GET", "/", "read")):
+        assert "default-src 'none'; script-src 'self'" in page.headers["content-security-policy"]
+    assert server.ask("GET", "/", "read").status_code == 200
+    for name, kind in (("signin.js", "text/javascript"), ("style.css", "text/css")):
+        part = server.client.get(f"/static/{name}")
+        assert (part.status_code, part.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+        assert f"/static/{name}" in answer.text
+    for path in ("app.js", "index.html", "..%2fpages.py", "%2e%2e/pages.py", "none"):
+        assert server.client.get(f"/static/{path}").status_code == 401, path
+        code = server.ask("GET", f"/static/{path}", "read").status_code
+        assert code == (200 if path in ("app.js", "index.html") else 404), path
 
 
 def test_other_sites_are_turned_away(server: Server) -> None:

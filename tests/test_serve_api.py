@@ -12,7 +12,9 @@ from typing import Any, Dict, Iterator, List, Set, Tuple
 
 import pytest
 
+from queuectl import __version__
 from queuectl.job import SHOWN_FIELDS
+from queuectl.newjob import NewJob
 from serving import API, Server, httpx, serving
 from starting import HOLD
 from support import Cli, wait_until
@@ -310,6 +312,77 @@ def test_output_is_followed_until_the_end(cli: Cli, server: Server) -> None:
     rest = "".join(json.loads(data)["text"] for name, _, data in again if name == "output")
     assert rest
     assert not rest.startswith("caf")
+
+
+def test_output_is_followed_from_near_its_end(cli: Cli, server: Server) -> None:
+    with queue_of(cli) as queue:
+        queue.enqueue("true", id="said")
+        run(queue, output=b"0123456789" * 10)
+    for tail, text, lost in (
+        (7, "3456789", "93 bytes before are left out"),
+        (100, "0123456789" * 10, None),
+        (10**9, "0123456789" * 10, None),
+    ):
+        found = [
+            (e[0], json.loads(e[2])) for e in server.events(f"/jobs/said/logs/live?tail={tail}")
+        ]
+        said = dict(found)
+        assert said["output"]["text"] == text
+        assert said.get("lost", {}).get("why") == lost
+    # Who saw some goes on there.
+    again = server.events("/jobs/said/logs/live?tail=7", **{"Last-Event-ID": "1-98"})
+    assert json.loads(next(again)[2])["text"] == "89"
+    again.close()
+
+
+def test_a_job_is_explained_among_its_kin(cli: Cli, server: Server) -> None:
+    with queue_of(cli) as queue:
+        for job_id in ("gone", "parent"):
+            queue.enqueue(f"make {job_id}", id=job_id)
+        queue.enqueue("true", id="middle", after=["parent"], after_any=["gone"])
+        queue.enqueue("true", id="child", after=["middle"])
+        queue.enqueue("true", id="grandchild", after=["child"])
+        for _ in range(2):
+            run(queue)
+        queue.purge_jobs(["gone"])
+        queue.set_queue("default", paused=True)
+        why = server.get("/jobs/child/why")
+        assert [(each["kind"], each["what"]) for each in why["waiting_for"]] == [
+            ("after", "middle"), ("paused", "default"), ("no_worker", ""),
+        ]  # fmt: skip
+        assert [job["id"] for job in why["jobs"]] == ["child", "middle", "parent", "grandchild"]
+        assert why["jobs"][1] == {
+            "id": "middle", "command": "true", "state": "pending",
+            "after": ["parent"], "after_any": ["gone"],
+        }  # fmt: skip
+        assert (why["missing"], why["more"]) == (["gone"], False)
+        queue.enqueue_many([NewJob("true", after=["grandchild"]) for _ in range(30)])
+        many = server.get("/jobs/grandchild/why")
+        assert (len(many["jobs"]), many["more"]) == (24, True)
+    assert server.get("/jobs/parent/why")["waiting_for"] == []
+
+
+def test_what_the_server_saw_of_the_hour_is_told(cli: Cli, server: Server) -> None:
+    assert server.get("/history")["minutes"][-1]["completed"] == 0
+    with queue_of(cli) as queue:
+        for number in range(3):
+            queue.enqueue("true", max_retries=1)
+            run(queue, error="Exit code 1" if number == 0 else None)
+
+    def told() -> List[int]:
+        minutes = server.get("/history")["minutes"]
+        return [sum(minute[name] for minute in minutes) for name in ("completed", "failed")]
+
+    wait_until(lambda: told() == [2, 1])
+
+
+def test_who_asks_is_told_what_he_may(cli: Cli) -> None:
+    with serving(cli, "--read-only") as server:
+        for scope in ("read", "write"):
+            told = json.loads(server.ask("GET", f"{API}/session", scope).text)
+            assert told == {
+                "scope": scope, "read_only": True, "version": __version__, "store": str(cli.store),
+            }  # fmt: skip
 
 
 def test_what_is_hostile_stays_text(cli: Cli, server: Server) -> None:

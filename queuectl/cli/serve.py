@@ -1,4 +1,4 @@
-"""`queuectl serve`: the REST API and the metrics over HTTP."""
+"""`queuectl serve`: the dashboard, the REST API and the metrics over HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from queuectl.errors import RequestError
 _PORT = 8321
 
 
-@click.command(cls=Command, short_help="Serve the REST API and the metrics over HTTP.")
+@click.command(cls=Command, short_help="Serve the dashboard, the REST API and the metrics.")
 @click.option(
     "--host", metavar="H", default="127.0.0.1", help="Where to listen. Default: 127.0.0.1."
 )
@@ -33,7 +33,7 @@ _PORT = 8321
 def serve(
     session: Session, host: str, port: Optional[int], read_only: bool, token_file: Optional[str]
 ) -> None:
-    """Serve the REST API and the metrics over HTTP, until Ctrl-C.
+    """Serve the dashboard, the REST API and the metrics over HTTP, until Ctrl-C.
 
     Whoever may enqueue may run commands. So only this machine is served, and
     only who shows a token: the first start makes one for each of the scopes

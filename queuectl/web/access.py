@@ -2,14 +2,15 @@
 
 Every request passes here. It must name a host that is ours (else a page elsewhere could have its
 own name point here), come from no other site's page, show a token or a session whose scope allows
-it, and, if it brings anything, bring JSON of at most 256 KiB. All but `/healthz` and the link of
-the one-time code is denied without a token. What reads needs the scope `read`, whatever else
-`write`; `/metrics` is open to `metrics` too.
+it, and, if it brings anything, bring JSON of at most 256 KiB. All but
+`/healthz`, what begins a session and the page that asks for a token is denied without one. What
+reads needs the scope `read`, whatever else `write`; `/metrics` is open to `metrics` too.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import json
 import socket
 from http.cookies import CookieError, SimpleCookie
 from typing import Dict, List, Optional, Tuple, Union
@@ -19,12 +20,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from queuectl.web.problems import Problem
+from queuectl.web import pages
+from queuectl.web.problems import Json, Problem
 from queuectl.web.tokens import METRICS, READ, WRITE, Keyring
 
 MOST_BYTES = 256 << 10
 LOGIN = "/login"
-_OPEN = "/healthz"
+_OPEN = ("/healthz", LOGIN, *pages.OPEN)
 _READING = ("GET", "HEAD")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _POLICY = (
@@ -83,14 +85,16 @@ class Access:
 
         headers = Headers(scope=scope)
         answer = self._refusal(scope, headers)
-        if answer is None and scope["path"] == LOGIN:
-            answer = self._login(scope)
+        body: Union[bytes, Response] = b""
         if answer is None and scope["method"] not in _READING:
             body = await _body(headers, receive)
             if isinstance(body, Response):
                 answer = body
             else:
                 receive = _replayed(body, receive)
+        if answer is None and scope["path"] == LOGIN:
+            assert isinstance(body, bytes)
+            answer = self._login(scope, body)
         await (self._app if answer is None else answer)(scope, receive, guarded)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Optional[Response]:
@@ -103,9 +107,11 @@ class Access:
         if headers.get("sec-fetch-site") == "cross-site" and not _is_link(scope, headers):
             return Problem(403, "the request comes from another site")
         path, method = scope["path"], scope["method"]
-        if method in _READING and path in (_OPEN, LOGIN):
+        if (method in _READING and path in _OPEN) or (method, path) == ("POST", LOGIN):
             return None
-        granted = self._granted(headers)
+        granted = scope["queuectl.scope"] = self._granted(headers)
+        if granted is None and method in _READING and path == "/":
+            return pages.sign_in()
         if granted is None:
             return Problem(401, "show a token", headers={"WWW-Authenticate": "Bearer"})
         needed = READ if method in _READING else WRITE
@@ -127,16 +133,30 @@ class Access:
         morsel = cookies.get(self._cookie)
         return None if morsel is None else self._keyring.scope_of_session(morsel.value)
 
-    def _login(self, scope: Scope) -> Response:
-        """Begin a session with a one-time code."""
+    def _login(self, scope: Scope, body: bytes) -> Response:
+        """Begin a session, with a one-time code or with a token."""
+        if scope["method"] == "POST":
+            return self._login_with_token(body)
         if scope["method"] != "GET":
             # Whatever looks at a link before it is followed must not use it up.
-            return Problem(405, "follow the link", headers={"Allow": "GET"})
+            return Problem(405, "follow the link", headers={"Allow": "GET, POST"})
         codes = parse_qs(scope["query_string"].decode("ascii", "replace")).get("code", [""])
         session = self._keyring.redeem(codes[0])
         if session is None:
             return Problem(403, "the link was used, or is too old: start queuectl serve again")
-        answer = RedirectResponse("/", 303)
+        return self._with_session(RedirectResponse("/", 303), session)
+
+    def _login_with_token(self, body: bytes) -> Response:
+        token = _token_in(body)
+        granted = None if token is None else self._keyring.scope_of(token)
+        if granted is None:
+            said = "this is no token of this server"
+            return Problem(401, said, headers={"WWW-Authenticate": "Bearer"})
+        if granted == METRICS:
+            return Problem(403, "a token for metrics shows no pages: use one for read or write")
+        return self._with_session(Json({"scope": granted}), self._keyring.begin(granted))
+
+    def _with_session(self, answer: Response, session: str) -> Response:
         answer.set_cookie(self._cookie, session, path="/", httponly=True, samesite="strict")
         return answer
 
@@ -176,6 +196,16 @@ def _is_address(name: str) -> bool:
 
 def _own_names() -> Tuple[str, ...]:
     return (socket.gethostname().lower(), socket.getfqdn().lower())
+
+
+def _token_in(body: bytes) -> Optional[str]:
+    """The token in what was posted, if that is `{"token": "..."}`."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    token = said.get("token") if isinstance(said, dict) and len(said) == 1 else None
+    return token if isinstance(token, str) else None
 
 
 async def _body(headers: Headers, receive: Receive) -> Union[bytes, Response]:

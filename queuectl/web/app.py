@@ -13,9 +13,10 @@ from starlette.responses import Response
 
 from queuectl import __version__
 from queuectl.errors import QueueError
-from queuectl.web import models, reading, writing
+from queuectl.web import looking, models, pages, reading, writing
 from queuectl.web.chronicle import Chronicle
 from queuectl.web.desk import Desk
+from queuectl.web.history import History
 from queuectl.web.problems import Json, Problem, problem_of
 
 _REFUSED = {
@@ -43,10 +44,14 @@ def make_app(desk: Desk, read_only: bool = False) -> FastAPI:
     )
     app.state.desk = desk
     app.state.chronicle = Chronicle(desk)
+    app.state.read_only = read_only
+    app.state.history = History()
     if not read_only:
         # First: `jobs/batch` is no id.
         app.include_router(writing.router)
     app.include_router(reading.router)
+    app.include_router(looking.router)
+    app.include_router(pages.router)
     app.add_exception_handler(QueueError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_bad_request)
     app.add_exception_handler(HTTPException, _on_http)

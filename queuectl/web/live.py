@@ -82,15 +82,19 @@ class LiveOutput:
         job: whose.
         run: which; the current one, or the newest, by default.
         last: the id of the last event that was seen.
+        tail: so many bytes before the end to begin with, if none was; all by default.
     """
 
-    def __init__(self, job: Job, run: Optional[int], last: Optional[str]) -> None:
+    def __init__(
+        self, job: Job, run: Optional[int], last: Optional[str], tail: Optional[int] = None
+    ) -> None:
         self._id, self._seq = job.id, job.seq
         self._run = max(job.runs, 1) if run is None else run
         self._at = 0
+        self._tail = tail
         place = None if last is None else _PLACE.fullmatch(last)
         if place is not None:
-            self._run, self._at = int(place[1]), int(place[2])
+            self._run, self._at, self._tail = int(place[1]), int(place[2]), None
         self._reader: Union[GrowingOutput, SharedReader, None] = None
         self._decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
 
@@ -122,6 +126,9 @@ class LiveOutput:
         found: List[Event] = []
         if self._reader is None and job.runs >= self._run:
             self._reader = self._open(manager, job)
+            if self._at and self._tail is not None:
+                found.append(self._event("lost", {"why": f"{self._at} bytes before are left out"}))
+            self._tail = None
         while self._reader is not None:
             if isinstance(self._reader, SharedReader):
                 self._reader.look(has_ended)
@@ -142,6 +149,8 @@ class LiveOutput:
         if found is None:
             return None
         if found.shared is None:
+            if self._tail is not None:
+                self._at = max(os.fstat(found.fd).st_size - self._tail, 0)
             return GrowingOutput(found.fd, self._at)
         os.close(found.fd)
         reader = SharedReader(manager.store, job.id, self._run)

@@ -235,3 +235,54 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
+
+
+class Session(BaseModel):
+    """What whoever asks may do, and of which store."""
+
+    scope: str
+    read_only: bool
+    version: str
+    store: str
+
+
+class Minute(BaseModel):
+    """A minute: when it begins, how many jobs completed in it, and how many attempts failed."""
+
+    at: str
+    completed: int
+    failed: int
+
+
+class History(BaseModel):
+    """The last sixty minutes, the oldest first, and since when the server has looked."""
+
+    since: str
+    minutes: List[Minute]
+
+
+class Reason(BaseModel):
+    """Why a job waits; see `waiting_for` of `queuectl show --json`."""
+
+    kind: str
+    what: str
+    state: Optional[str]
+
+
+class Kin(BaseModel):
+    """A job among those that it waits for and those that wait for it."""
+
+    id: str
+    command: str
+    state: str
+    after: List[str]
+    after_any: List[str]
+
+
+class Why(BaseModel):
+    """Why a job waits; it and its kin; which parents were purged; whether there is more."""
+
+    waiting_for: List[Reason]
+    jobs: List[Kin]
+    missing: List[str]
+    more: bool

@@ -7,7 +7,6 @@ from typing import AsyncIterator, List, Optional, Tuple
 from fastapi import APIRouter, Header, Path, Query, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from queuectl import __version__
 from queuectl.errors import RequestError
 from queuectl.filter import JobFilter, parse_age, parse_states
 from queuectl.job import Job, JobState
@@ -37,6 +36,9 @@ class EventStream(StreamingResponse):
 JobId = Path(description="An id, or at least its first four characters.")
 _Cursor = Query(default=None, pattern=r"^[0-9]{1,15}$", description="What `next` said.")
 _Limit = Query(default=50, ge=1, le=MOST_JOBS, description="How many at the most.")
+_Tail = Query(
+    default=None, ge=0, le=10**9, description="Begin at most so many bytes before the end."
+)
 _Run = Query(default=None, ge=1, le=10**9, description="Of which run. Default: the newest.")
 
 
@@ -64,12 +66,6 @@ async def metrics(request: Request) -> Response:
     """Tell Prometheus what the queue does."""
     told = await desk_of(request).measures()
     return Response(exposition(told), headers={"Content-Type": CONTENT_TYPE})
-
-
-@router.get("/", include_in_schema=False)
-async def root() -> Response:
-    """Tell what this is."""
-    return Json({"name": "queuectl", "version": __version__, "api": API})
 
 
 @router.get(f"{API}/jobs", tags=["jobs"], response_model=models.Page)
@@ -137,12 +133,13 @@ async def follow_logs(
     request: Request,
     job_id: str = JobId,
     run: Optional[int] = _Run,
+    tail: Optional[int] = _Tail,
     last: Optional[str] = Header(default=None, alias="Last-Event-ID"),
 ) -> Response:
     """Follow what a run prints until it has ended, as server-sent events."""
     desk = desk_of(request)
     job = await desk.ask(lambda manager: manager.find(job_id))
-    return _stream(events(desk, LiveOutput(job, run, last)))
+    return _stream(events(desk, LiveOutput(job, run, last, tail)))
 
 
 @router.get(f"{API}/dlq", tags=["dlq"], response_model=models.Page)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
-from typing import Callable, Iterator, List, Optional
+from typing import Any, Callable, Coroutine, Iterator, List, Optional
 
 import uvicorn
 
@@ -83,9 +84,9 @@ def serve(
     keyring = Keyring(tokens)
     desk = Desk(url)
     desk.begin()
-    app = Access(make_app(desk, read_only), keyring, host, port)
+    app = make_app(desk, read_only)
     config = uvicorn.Config(
-        app,
+        Access(app, keyring, host, port),
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -96,11 +97,27 @@ def serve(
     )
     shown = f"[{host}]" if ":" in host else host
     ready(f"http://{shown}:{port}{LOGIN}?code={keyring.new_code()}")
-    _Server(config).run(sockets=[listener])
+    _Server(config, app.state.history.watch(desk)).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    """One that ends without raising what ended it anew."""
+    """One that ends without raising what ended it anew.
+
+    Args:
+        config: of the server.
+        beside: what is done as long as it serves.
+    """
+
+    def __init__(self, config: uvicorn.Config, beside: Coroutine[Any, Any, None]) -> None:
+        super().__init__(config)
+        self._beside = beside
+
+    async def serve(self, sockets: Optional[List[socket.socket]] = None) -> None:
+        task = asyncio.create_task(self._beside)
+        try:
+            await super().serve(sockets)
+        finally:
+            task.cancel()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -141,8 +141,12 @@ class Keyring:
         if not (self._code and is_right and time.monotonic() < self._code_until):
             return None
         self._code = ""
+        return self.begin(WRITE)
+
+    def begin(self, scope: str) -> str:
+        """Begin a session for what a scope allows; return what a browser is to show for it."""
         session = secrets.token_urlsafe(32)
-        self._sessions[session.encode()] = WRITE
+        self._sessions[session.encode()] = scope
         while len(self._sessions) > _MOST_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         return session
