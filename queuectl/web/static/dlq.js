@@ -44,7 +44,7 @@ export function dlqView(said) {
               "nav",
               { class: "pages", "aria-label": "Pages" },
               said.cursor ? h("a", { class: "button", href: "#/dlq" }, "Newest") : null,
-              page.next ? h("a", { class: "button", href: `#/dlq?cursor=${page.next}` }, "Older") : null,
+              page.next ? h("a", { class: "button", href: `#/dlq${query({ cursor: page.next })}` }, "Older") : null,
             )
           : null,
       ];

@@ -25,6 +25,9 @@ export function s(tag, attributes, ...children) {
 const UNSEEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
 function written(character) {
+  if (character === "\r") {
+    return "\\r";
+  }
   const code = character.charCodeAt(0);
   if (code >= 0xdc80 && code <= 0xdcff) {
     // A byte that is not UTF-8.

@@ -50,8 +50,7 @@ function box(job, { x, y }, isSelf) {
   mark.setAttribute("y", y + 8);
   return s(
     "a",
-    { href: jobUrl(job.id), class: `node ${job.state}${isSelf ? " self" : ""}`, "data-key": job.id, "aria-label": `Job ${shortId(job.id)}, ${job.state}: ${clip(text, 80)}`, "aria-current": isSelf ? "true" : null },
-    s("title", {}, `${job.id}: ${job.state}`),
+    { href: jobUrl(job.id), class: `node ${job.state}${isSelf ? " self" : ""}`, "data-key": job.id, "aria-label": `${clip(shortId(job.id), 20)} ${clip(text, 24)}, ${job.state}`, "aria-current": isSelf ? "true" : null },
     s("rect", { x, y, width: BOX.width, height: BOX.height, rx: 6 }),
     mark,
     s("text", { class: "name", x: x + 30, y: y + 19 }, clip(shortId(job.id), 20)),
