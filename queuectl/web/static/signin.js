@@ -1,6 +1,7 @@
 // The page for those without a session.
 
 const form = document.getElementById("signin");
+const token = document.getElementById("token");
 const wrong = document.getElementById("wrong");
 
 // A link that was followed from another site's page comes without the cookie, which is not for
@@ -14,7 +15,7 @@ form.addEventListener("submit", async (event) => {
     const answer = await fetch("/login", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ token: form.token.value.trim() }),
+      body: JSON.stringify({ token: token.value.trim() }),
     });
     if (answer.ok) {
       location.reload();
@@ -24,5 +25,8 @@ form.addEventListener("submit", async (event) => {
   } catch {
     wrong.textContent = "Not signed in: the server does not answer.";
   }
-  form.token.select();
+  token.select();
 });
+
+// Not before: a browser that sends the form by itself would put the token into the address.
+form.querySelector("fieldset").disabled = false;
