@@ -73,6 +73,11 @@ class Commands:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """The process id of whom commands are forked off."""
+        return self._process.pid
+
     def close(self) -> None:
         """End it."""
         self._server.close()

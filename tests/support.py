@@ -112,10 +112,12 @@ def processes(mark: str, containing: str = "", but: Container[int] = ()) -> Dict
     return {pid: line for pid, line in found.items() if containing in line}
 
 
-def children(but: Container[int] = ()) -> Dict[int, str]:
-    """The living children of this process, but for these: from process id to command line."""
-    own = os.getpid()
-    return {pid: command_line(pid) for pid in all_pids() if pid not in but and _parent(pid) == own}
+def children(but: Container[int] = (), of: int = 0) -> Dict[int, str]:
+    """The living children of this process, or of another, but for some: as `processes`."""
+    parent = of or os.getpid()
+    return {
+        pid: command_line(pid) for pid in all_pids() if pid not in but and _parent(pid) == parent
+    }
 
 
 def open_descriptors() -> int:
