@@ -10,6 +10,7 @@ not be found: /proc shows what was forked with the environment of whom it was fo
 from __future__ import annotations
 
 import array
+import contextlib
 import importlib
 import json
 import os
@@ -187,7 +188,7 @@ class Server:
             self._let_go()
             os.close(said)
             become(*request, *standard)
-        os.write(said, b"%d\n" % pid)
+        _tell(said, pid)
         self._running[pid] = said
         for fd in standard:
             os.close(fd)
@@ -197,7 +198,7 @@ class Server:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
-                os.write(said, b"%d\n" % code)
+                _tell(said, code)
                 os.close(said)
                 del self._running[pid]
 
@@ -208,6 +209,12 @@ class Server:
         self._requests.close()
         for fd in (self._woken, self._wake, *self._running.values()):
             os.close(fd)
+
+
+def _tell(said: int, number: int) -> None:
+    # Who has given a command up does not listen any more.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(said, b"%d\n" % number)
 
 
 def become(words: Sequence[str], cwd: str, env: Dict[str, str], *standard: int) -> None:

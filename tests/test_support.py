@@ -172,6 +172,7 @@ def test_a_command_that_is_forked_off_is_killed_when_its_time_is_over(cli: Cli) 
         cli.run("wait", "a", timeout=0.2)
     pid = cli.commands.pid
     wait_until(lambda: not support.children(of=pid), what="its end")
+    cli.run("show", "a", check=0)
 
 
 def test_ctrl_c_reaches_the_program_as_from_a_terminal(cli: Cli) -> None:
