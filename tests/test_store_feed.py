@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import List, Tuple
+
+import pytest
 
 from queuectl.store import recovery
 from queuectl.store.base import Feed, JobChange
 from queuectl.store.file import FileStore
 from queuectl.store.redis import RedisStore
+from queuectl.store.redis import feed as feed_module
 from queuectl.testing.common import add, run_and_complete
 from queuectl.testing.feeds import open_feed, told
-from servers import client
+from servers import Cable, Server, client
 from support import wait_until
 
 
@@ -59,3 +63,24 @@ def test_a_server_that_was_away_may_have_told_of_something(redis_url: str) -> No
         add(store, "c")
         assert told(feed, 1) == [("c", "pending")]
     store.close()
+
+
+def test_a_server_that_fell_silent_is_asked(
+    own_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that answers has nothing to tell; through a network that was cut may be missing some."""
+    monkeypatch.setattr(feed_module, "_QUIET", 0.02)
+    monkeypatch.setattr(feed_module, "_ANSWER", 0.3)
+    cable = Cable(own_server.port)
+    store = RedisStore(f"redis://127.0.0.1:{cable.port}/0")
+    with open_feed(store) as feed:
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            assert look(feed) == (True, [])
+        cable.mute_newest()
+        add(store, "a")
+        wait_until(lambda: look(feed)[0] is False)
+        add(store, "b")
+        assert told(feed, 1) == [("b", "pending")]
+    store.close()
+    cable.close()

@@ -139,10 +139,13 @@ class SqliteStore(LocalStore, PlainStore):
     def select(
         self, states: Sequence[str], limit: Optional[int] = None, before: Optional[int] = None
     ) -> Iterator[Job]:
-        condition = f"WHERE state IN ({', '.join('?' * len(states))}) AND seq < ?"
-        end = self.enqueued() + 1 if before is None else before
-        rest = "ORDER BY seq DESC LIMIT ?"
-        return self._jobs(f"{condition} {rest}", *states, end, -1 if limit is None else limit)
+        condition = f"WHERE state IN ({', '.join('?' * len(states))})"
+        values: List[Any] = list(states)
+        if before is not None:
+            condition += " AND seq < ?"
+            values.append(before)
+        values.append(-1 if limit is None else limit)
+        return self._jobs(f"{condition} ORDER BY seq DESC LIMIT ?", *values)
 
     def counts(self) -> Counts:
         rows = self._query("SELECT state, COUNT(*), COUNT(run_at) FROM jobs GROUP BY state")

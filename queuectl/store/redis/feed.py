@@ -18,7 +18,7 @@ from queuectl.store.redis.listening import subscribed
 from queuectl.store.redis.packed import LETTERS
 
 _QUIET = 5.0  # seconds without a word, after which to ask
-_DEAF = 10.0  # seconds without a word, after which nobody is there
+_ANSWER = 5.0  # seconds without an answer to that, after which nobody is
 
 _STATES = {letter: state for state, letter in LETTERS.items()}
 
@@ -41,7 +41,7 @@ class RedisFeed(Feed):
         self._connect()
 
     def look(self, tell: Callable[[JobChange], None]) -> bool:
-        """Take in all that has arrived."""
+        """Take in all that has arrived; raises StoreError if there is no connection."""
         is_whole = self._connection is not None
         if self._connection is None:
             self._connect()
@@ -49,6 +49,7 @@ class RedisFeed(Feed):
             self._hear(tell)
         except (exceptions.RedisError, OSError):
             self.close()
+            self._connect()
             is_whole = False
         return is_whole
 
@@ -72,8 +73,9 @@ class RedisFeed(Feed):
                     letter, job_id, queue = line.split(" ")
                     tell(JobChange(job_id, _STATES.get(letter), queue))
         now = monotonic()
-        if now > self._heard_at + _DEAF and self._asked_at > self._heard_at:
-            raise exceptions.TimeoutError("no answer")
-        if now > max(self._heard_at, self._asked_at) + _QUIET:
+        if self._asked_at > self._heard_at:
+            if now > self._asked_at + _ANSWER:
+                raise exceptions.TimeoutError("no answer")
+        elif now > self._heard_at + _QUIET:
             self._connection.send_command("PING")
             self._asked_at = now
