@@ -12,12 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import List, Mapping, Sequence, Set
 
-from benchmarks import cluster, drain, enqueue, idle, memory, peers, report, rewrite, status
+from benchmarks import cluster, drain, enqueue, idle, memory, peers, report, rewrite, scrape, status
 from benchmarks.bench import QUICK, Bench, Sizes
 from benchmarks.environment import Environment, file_system, has_disk, machine
 from benchmarks.figure import Figure, MeasureError, Row, measure
 
-_FAMILIES = (drain, peers, enqueue, status, idle, memory, rewrite, cluster)
+_FAMILIES = (drain, peers, enqueue, status, scrape, idle, memory, rewrite, cluster)
 _PARENT = Path("/var/tmp")
 
 

@@ -74,7 +74,7 @@ class Environment:
     def _make(self) -> None:
         pip = [self.python, "-m", "pip", "--disable-pip-version-check", "install", "-q"]
         self._call([sys.executable, "-m", "venv", str(self._folder)])
-        self._call([*pip, f"{CHECKOUT}[redis]"])
+        self._call([*pip, f"{CHECKOUT}[redis,web]"])
         if subprocess.call([*pip, *_PEERS], env=self.variables, stdout=sys.stderr) != 0:
             print("huey and rq cannot be installed and are left out", file=sys.stderr)
         self._call([self.python, "-m", "compileall", "-q", str(self._folder / "lib")])

@@ -19,6 +19,7 @@ class JobFilter(NamedTuple):
         created_since: enqueued then or later, in seconds since the epoch.
         ended_before: completed, died or was cancelled before that, in seconds since the epoch.
         text: this is a part of the command.
+        before: enqueued before the job of this `seq`.
     """
 
     states: Sequence[str] = JobState.ALL
@@ -27,11 +28,12 @@ class JobFilter(NamedTuple):
     created_since: Optional[float] = None
     ended_before: Optional[float] = None
     text: Optional[str] = None
+    before: Optional[int] = None
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing but the state matters."""
-        return all(value is None for value in self[1:])
+        """Whether nothing matters but the state and the place."""
+        return all(value is None for value in self[1:-1])
 
     def takes(self, job: Job) -> bool:
         """Whether a job, in one of the states, is like this."""
@@ -40,6 +42,7 @@ class JobFilter(NamedTuple):
             and (self.label is None or self.label in job.labels)
             and (self.text is None or self.text in job.command)
             and (self.created_since is None or job.created_at >= clock.to_iso(self.created_since))
+            and (self.before is None or job.seq < self.before)
             and (self.ended_before is None or self._ended_before(job, self.ended_before))
         )
 

@@ -163,8 +163,8 @@ class QueueManager(Work):
         if wanted is None:
             return self.store.select(JobState.ALL, limit)
         if wanted.is_plain:
-            return self.store.select(wanted.states, limit)
-        found = filter(wanted.takes, self.store.select(wanted.states))
+            return self.store.select(wanted.states, limit, wanted.before)
+        found = filter(wanted.takes, self.store.select(wanted.states, None, wanted.before))
         return islice(found, limit)
 
     def wait(self, job_ids: Sequence[str], timeout: Optional[float] = None) -> List[Job]:

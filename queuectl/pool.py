@@ -15,10 +15,11 @@ from mmap import mmap
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from time import monotonic
-from typing import Callable, Dict, List, Set, Tuple
+from typing import Callable, Dict, List, Optional, Set, Tuple
 
 from queuectl import machine
 from queuectl.events import Event, EventKind, Report
+from queuectl.hot import Hot
 from queuectl.worker import WAKE
 
 _QUICK_DEATH = 1.0  # a worker that lived no longer than this many seconds is not replaced at once
@@ -56,14 +57,22 @@ class Pool:
         count: how many.
         work: what each does.
         report: told of a worker that cannot be started.
+        most_hot: how many may be hot at a time, see `hot`; none for all.
+
+    Raises:
+        OSError: the system has no descriptors to spare.
 
     Attributes:
+        hot: shared with the workers: which of them are hot.
         resting: shared with the workers: for each slot a byte that says whether its worker may be
             woken for a job; and two more, `AWAY` and `ENDING` of `worker`.
     """
 
-    def __init__(self, count: int, work: Work, report: Report) -> None:
+    def __init__(
+        self, count: int, work: Work, report: Report, most_hot: Optional[int] = None
+    ) -> None:
         self.resting = mmap(-1, count + 2)
+        self.hot = Hot(count, count if most_hot is None else most_hot)
         self._work = work
         self._report = report
         self._context = get_context("fork")
@@ -101,6 +110,7 @@ class Pool:
                 os.close(child.orders)
                 del self._children[child.slot]
                 self.resting[child.slot] = 0
+                self.hot.hand_on(child.slot)
                 ended.append((child, code))
         return ended
 
@@ -124,6 +134,12 @@ class Pool:
                 child.order(WAKE)
                 jobs -= 1
 
+    def let_in(self) -> None:
+        """Wake as many who stand by as there are calls for."""
+        for slot in self.hot.hear():
+            if slot in self._children:
+                self._children[slot].order(WAKE)
+
     def order(self, what: bytes) -> None:
         """Give all of them orders."""
         for child in self._children.values():
@@ -138,6 +154,7 @@ class Pool:
         """In a forked child: close what is the supervisor's."""
         for child in self._children.values():
             _close(child.descriptors)
+        self.hot.let_go()
 
     def _spawn(self, slot: int) -> None:
         name = f"Worker-{slot + 1}"

@@ -28,6 +28,7 @@ from queuectl.clock import format_duration
 
 TIMEOUT = "timeout"
 
+_BRIEF = 0.001  # seconds after which what is run probably waits for something itself
 _LASTING = 0.01  # seconds after which a run is no longer one of those that are over at once
 _LOOK = 0.1  # seconds between two looks at the size of the output, and at the reasons to stop
 _FIRST_PAUSE = 0.001  # seconds before a group that is ending is looked at, doubled each time
@@ -108,6 +109,7 @@ class Runner:
         limits: Limits,
         keep_as: str,
         on_spawn: Callable[[int], None],
+        on_wait: Callable[[], None],
         on_lasting: Callable[[int], None],
         stop: Callable[[], Optional[str]],
     ) -> Outcome:
@@ -122,6 +124,7 @@ class Runner:
             keep_as: where its output is moved, if there is any; folders are made for it, but none
                 above what this path has in common with the spool's: a removed store stays removed.
             on_spawn: called with the number of the process group, the shell's pid, once it runs.
+            on_wait: called once it has run for a moment, so that others can use the processor.
             on_lasting: called with the same once it has not ended at once; so what takes a while
                 (the kernel tells nothing of a process that is just becoming another program) is
                 not done for a job that is over before anybody could ask for it.
@@ -149,7 +152,11 @@ class Runner:
         try:
             deadline = monotonic() + (math.inf if limits.timeout is None else limits.timeout)
             on_spawn(pid)
-            self._wait(max(min(_LASTING, deadline - monotonic()), 0))
+            self._wait(max(min(_BRIEF, deadline - monotonic()), 0))
+            if not child.reap():
+                on_wait()
+                if stop() is None:
+                    self._wait(max(min(_LASTING, deadline - monotonic()), 0))
             if not child.reap():
                 on_lasting(pid)
             ended_by = self._watch(child, output, deadline, limits.kill_grace, stop)

@@ -25,6 +25,7 @@ from queuectl.errors import (
     StoreLockedError,
 )
 from queuectl.events import Event, EventKind, Report
+from queuectl.hot import processors
 from queuectl.manager import QueueManager
 from queuectl.notifier import Notifier
 from queuectl.pool import Pool
@@ -79,7 +80,7 @@ class Supervisor:
         self._report = report
         self._progress = progress
         self._id = uuid.uuid4().hex[:12]
-        self._pool = Pool(count, self._be_worker, report)
+        self._count = count
         self._rescues = Rescues(manager, self._report_rescue)
         self._chores = self._make_chores()
         self._signals: List[int] = []
@@ -101,6 +102,7 @@ class Supervisor:
         """
         try:
             self._waiter = Waiter()
+            self._pool = Pool(self._count, self._be_worker, self._report, self._most_hot())
             self._notifier = Notifier(self._manager, self._store.spool(self._id), self._report)
         except OSError as error:
             raise StoreError(f"cannot work on {self._store.shown}: {error.strerror}") from error
@@ -125,6 +127,7 @@ class Supervisor:
         self._store.enroll(self._own)
         self._waiter.register(self._store.listen())
         self._waiter.register(self._notifier.inbox)
+        self._waiter.register(self._pool.hot.calls)
         self._rescues.begin(self._store.lost(thorough=True))
         # Read once, before the fork, so that the workers share it.
         horizon = self._manager.settings.retry_policy.horizon
@@ -137,6 +140,8 @@ class Supervisor:
         ready = self._waiter.wait(_RESCUE_TICK if self._rescues.under_way else self._until_tick())
         if self._notifier.inbox in ready:
             self._notifier.hear()
+        if self._pool.hot.calls in ready:
+            self._pool.let_in()
         try:
             if self._store.listen() in ready:
                 self._pool.wake(self._store.hear())
@@ -195,12 +200,18 @@ class Supervisor:
             self._member("worker", name, os.getpid()),
             orders=orders,
             resting=self._pool.resting,
+            hot=self._pool.hot,
             slot=slot,
             drain=self._drain,
             queues=self._queues,
             report=self._report,
             notify=self._notifier.post,
         ).run()
+
+    def _most_hot(self) -> Optional[int]:
+        # Where claims have a lease the store is elsewhere: who waits for it needs no processor. One
+        # more than there are, as a job that waits needs none either.
+        return processors() + 1 if self._store.claim_lasts is None else None
 
     def _reap(self) -> bool:
         """Take note of workers that ended; tell whether one died."""

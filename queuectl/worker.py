@@ -29,6 +29,7 @@ from queuectl.errors import (
     StoreLockedError,
 )
 from queuectl.events import Event, EventKind, Report
+from queuectl.hot import Hot
 from queuectl.job import Job, JobState
 from queuectl.keeper import Keeper
 from queuectl.manager import QueueManager
@@ -48,6 +49,7 @@ _SHUTDOWN = "shutdown"
 _CANCEL = "cancel"
 _CUT_OFF = "lost claim"
 _DRAIN_LOOK = 1.0  # seconds between two looks whether anything is left to be done
+_STAND_BY = 0.25  # seconds between two looks whether there is room among those who claim
 _RETRY_PAUSE = 1.0  # seconds between two attempts to save a result
 _AWAY_FOR_ME = 5.0  # seconds after which the store is away for this worker alone, or it was told of
 _KINDS = {
@@ -68,7 +70,8 @@ class Worker:
         orders: the descriptor from which orders come.
         resting: a byte, at `slot`, that says whether it waits for a job and may be woken for one;
             then `AWAY` and `ENDING`.
-        slot: its place in `resting`.
+        hot: knows who may claim.
+        slot: its place in `resting`, and in `hot`.
         drain: whether to end once there is nothing left to do.
         queues: from which queues it claims; none for all.
         report: told what happens.
@@ -82,6 +85,7 @@ class Worker:
         *,
         orders: int,
         resting: mmap,
+        hot: Hot,
         slot: int,
         drain: bool,
         queues: Optional[Sequence[str]],
@@ -93,6 +97,8 @@ class Worker:
         self._member = member
         self._orders = orders
         self._resting = resting
+        self._hot = hot
+        self._stands_by = False
         self._slot = slot
         self._drain = drain
         self._queues = queues
@@ -163,9 +169,13 @@ class Worker:
             done = None
             if job is not None:
                 done = self._execute(job)
-            elif not self._is_stopping():
-                if self._drain and self._is_drained():
-                    return
+            elif self._is_stopping():
+                break
+            elif self._stands_by:
+                self._stand_by()
+            elif self._drain and self._is_drained():
+                return
+            else:
                 self._rest()
         self._save(done)
 
@@ -178,13 +188,20 @@ class Worker:
 
     def _claim_next(self, done: Optional[Job]) -> Optional[Job]:
         self._resting[self._slot] = 0
+        self._stands_by = not self._hot.enter(self._slot)
+        if self._stands_by and done is None:
+            return None
         job = self._claim(done)
         if job is None and not self._is_stopping():
             self._forget_job()
+            if self._stands_by:
+                return None
             # From here on it is woken for a new job; one that came just before must not be missed.
             self._resting[self._slot] = 1
             job = self._claim(None)
-            if job is not None:
+            if job is None:
+                self._hot.leave(self._slot)
+            else:
                 self._resting[self._slot] = 0
         return job
 
@@ -250,7 +267,7 @@ class Worker:
     def _wants_job(self) -> bool:
         # Whoever waited for the store's lock may have been told to stop meanwhile.
         self._wait(0)
-        return not self._is_stopping()
+        return not self._is_stopping() and not self._stands_by
 
     def _wait_after(self, error: Exception) -> None:
         if isinstance(error, StoreGoneError):
@@ -306,6 +323,7 @@ class Worker:
                 limits=Limits(job.timeout, settings["kill_grace"], settings["max_output"]),
                 keep_as=kept_as,
                 on_spawn=lambda group: self._say_step(EventKind.SPAWNED, job, str(group)),
+                on_wait=lambda: self._hot.hand_on(self._slot),
                 on_lasting=self._note_group,
                 stop=self._reason_to_end,
             )
@@ -351,6 +369,11 @@ class Worker:
             pause = min(due - self._store.now(), pause)
         self._runner.tend()
         self._wait(max(pause, 0.001))
+
+    def _stand_by(self) -> None:
+        """Wait until let in; now and then it looks by itself, for those who died call nobody."""
+        self._runner.tend()
+        self._wait(_STAND_BY)
 
     def _wait(self, seconds: float) -> None:
         if self._orders in self._waiter.wait(seconds):

@@ -70,7 +70,7 @@ class Node:
         self, cli: Cli, name: str, url: str, prefix: Optional[List[Word]] = None, ahead: int = 0
     ) -> None:
         self.name = name
-        self.cli = Cli(cli.folder, f"{cli.mark}/{name}")
+        self.cli = Cli(cli.folder, f"{cli.mark}/{name}", cli.commands)
         self.cli.env.update(cli.env)
         self.cli.env["QUEUECTL_STORE"] = url
         self.cli.env["XDG_STATE_HOME"] = str(cli.folder / f"state-{name}")

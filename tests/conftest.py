@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import uuid
 from pathlib import Path
-from typing import Callable, Dict, Iterator
+from typing import Callable, Dict, Iterator, List, Optional
 
 import hypothesis
 import pytest
 
 import support
 from cluster import cluster, own_cluster
+from forking import Commands
 from servers import machine_state, own_server, redis_server, redis_url
 from test_store_tools import Disk, Sample, make_sample, new_disk
 
@@ -27,9 +30,26 @@ collect_ignore = ["plugin"]
 _FAILED = pytest.StashKey[bool]()
 
 
+# Else each process that runs tests compiles them all, which takes longer than all else before them.
+sys.dont_write_bytecode = False
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two for each core: a test spends half its time waiting for the processes that it watches."""
     return 2 * (os.cpu_count() or 1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Side by side, let who has run his tests take over from others, so that all end at once."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "worksteal"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    """Side by side, begin with what takes longest, which nobody then waits for in the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -48,13 +68,13 @@ def mark(request: pytest.FixtureRequest) -> Iterator[str]:
     failed is not blamed for those too: they are only killed.
     """
     value = uuid.uuid4().hex
-    before = support.children()
+    before = frozenset(support.all_pids())
 
     def left() -> Dict[int, str]:
-        own = {pid: line for pid, line in support.children().items() if pid not in before}
+        own = support.children(but=before)
         # Helpers that multiprocessing starts once, and keeps.
         kept = [pid for pid, line in own.items() if "from multiprocessing." in line]
-        own.update(support.processes(value))
+        own.update(support.processes(value, but=before))
         return {pid: line for pid, line in own.items() if pid not in kept}
 
     with pytest.MonkeyPatch.context() as patch:
@@ -71,10 +91,21 @@ def mark(request: pytest.FixtureRequest) -> Iterator[str]:
             pytest.fail(f"processes left behind:\n{names}", pytrace=False)
 
 
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Optional[Commands]]:
+    """Runs commands that need no Python of their own; not where each of them is measured."""
+    if not support.HAS_PROC or any(name.startswith("COVERAGE_PROCESS") for name in os.environ):
+        yield None
+        return
+    environ = support.Cli(tmp_path_factory.getbasetemp(), "").environment({support.MARK: None})
+    with contextlib.closing(Commands(support.PYTHON, environ)) as commands:
+        yield commands
+
+
 @pytest.fixture
-def cli(tmp_path: Path, mark: str) -> Iterator[support.Cli]:
+def cli(tmp_path: Path, commands: Optional[Commands], mark: str) -> Iterator[support.Cli]:
     """The installed queuectl, on a store of this test's own."""
-    tool = support.Cli(tmp_path, mark)
+    tool = support.Cli(tmp_path, mark, commands)
     yield tool
     tool.close()
 

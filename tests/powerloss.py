@@ -60,7 +60,7 @@ _HOW = (("disk", "sync_data"), ("disk", "sync_folder"))
 
 # Up to so many states are laid out in full at one point, and of more those that differ from nothing
 # and from everything in one respect.
-_MANY = 200
+_MANY = 60
 
 
 class Write(NamedTuple):

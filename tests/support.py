@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import (
     Any,
     Callable,
+    Container,
     Dict,
     Iterable,
     List,
@@ -45,6 +46,7 @@ from typing import (
 import click
 import pytest
 
+from forking import HELD_OPEN, RUNNING, Commands, Ended, TooLateError
 from queuectl import machine
 from queuectl.errors import QueueError
 
@@ -54,6 +56,8 @@ Changes = Optional[Mapping[str, Optional[str]]]
 
 # Not a QUEUECTL_ name: it must stay out of what queuectl reads and of what its jobs are promised.
 MARK = "TEST_MARK"
+# Its warnings are errors.
+PYTHON = (sys.executable, "-W", "error")
 HAS_PROC = os.path.exists("/proc/self/environ")
 
 # How Python reports what nobody could catch, and a warning: neither changes the exit code.
@@ -90,22 +94,30 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, what: str = "t
         pause = min(pause * 1.5, 0.05)
 
 
-def processes(mark: str, containing: str = "") -> Dict[int, str]:
+def processes(mark: str, containing: str = "", but: Container[int] = ()) -> Dict[int, str]:
     """The living processes that carry this mark: from process id to command line.
 
     Args:
         mark: the value of the variable `MARK`; `a` finds `a` and `a/1`.
         containing: only those whose command line contains this.
+        but: process ids that are passed over unread: thousands of tests look at all there are.
     """
     wanted = re.compile(rb"(?:^|\0)%s=%s(?:/|\0|$)" % (MARK.encode(), re.escape(mark.encode())))
     # A zombie has no environment left, so it is not found.
-    found = {pid: command_line(pid) for pid in all_pids() if wanted.search(_proc(pid, "environ"))}
+    found = {
+        pid: command_line(pid)
+        for pid in all_pids()
+        if pid not in but and wanted.search(_proc(pid, "environ"))
+    }
     return {pid: line for pid, line in found.items() if containing in line}
 
 
-def children() -> Dict[int, str]:
-    """The living children of this process: from process id to command line."""
-    return {pid: command_line(pid) for pid in all_pids() if _parent(pid) == os.getpid()}
+def children(but: Container[int] = (), of: int = 0) -> Dict[int, str]:
+    """The living children of this process, or of another, but for some: as `processes`."""
+    parent = of or os.getpid()
+    return {
+        pid: command_line(pid) for pid in all_pids() if pid not in but and _parent(pid) == parent
+    }
 
 
 def open_descriptors() -> int:
@@ -392,17 +404,19 @@ class Cli:
     Args:
         folder: where commands run by default; the store is `store` in it, and is not made here.
         mark: the test's mark.
+        commands: runs those that need no Python of their own; none to start one for each.
 
     Attributes:
         command: how queuectl is called; Python's warnings are errors in it.
         env: changes to the environment of every call; None takes a variable out.
     """
 
-    def __init__(self, folder: Path, mark: str) -> None:
+    def __init__(self, folder: Path, mark: str, commands: Optional[Commands] = None) -> None:
         self.folder = folder
         self.store = folder / "store"
         self.mark = mark
-        self.command: List[Word] = [sys.executable, "-W", "error", "-m", "queuectl"]
+        self.commands = commands
+        self.command: List[Word] = [*PYTHON, "-m", "queuectl"]
         self.env: Dict[str, Optional[str]] = {}
         self._started: List[Union[Process, Terminal]] = []
 
@@ -460,33 +474,23 @@ class Cli:
             check: the exit code that it must have; any by default.
             timeout: seconds, after which it is killed and the test fails.
         """
+        folder = self.folder if cwd is None else cwd
         argv = [*self.command, *args]
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=self.folder if cwd is None else cwd,
-            env=self.environment(env),
-            start_new_session=True,
-        )
-        with process:
-            try:
+        try:
+            if input is None and self.commands is not None and self._needs_no_python(args, env):
+                words = list(map(os.fsdecode, args))
+                done = self.commands.run(words, os.fsdecode(folder), self.environment(env), timeout)
+            else:
                 given = input.encode("utf-8") if isinstance(input, str) else input
-                out, err = process.communicate(given, timeout)
-            except subprocess.TimeoutExpired as error:
-                state = "still running" if process.poll() is None else "output held open by others"
-                raise AssertionError(
-                    f"{argv}: {state} after {timeout:g}s\n--- out: {error.stdout!r}"
-                ) from None
-            finally:
-                _end_group(process)
-        shown = err.decode("utf-8", "replace")
-        if check not in (None, process.returncode):
-            output = f"--- out:\n{out.decode('utf-8', 'replace')}\n--- err:\n{shown}"
-            raise AssertionError(f"{argv}: exit code {process.returncode}, not {check}\n{output}")
+                done = self._run_alone(argv, given, folder, self.environment(env), timeout)
+        except TooLateError as error:
+            raise AssertionError(f"{argv}: {error}") from None
+        shown = done.err.decode("utf-8", "replace")
+        if check not in (None, done.code):
+            output = f"--- out:\n{done.out.decode('utf-8', 'replace')}\n--- err:\n{shown}"
+            raise AssertionError(f"{argv}: exit code {done.code}, not {check}\n{output}")
         _check_for_complaints(shown)
-        return subprocess.CompletedProcess(argv, process.returncode, out, err)
+        return subprocess.CompletedProcess(argv, done.code, done.out, done.err)
 
     def refusal(self, *args: str) -> Tuple[int, str]:
         """What comes of `queuectl ARGS` that must fail: the exit code, and the line that says why.
@@ -583,6 +587,43 @@ class Cli:
         self._started.clear()
         if failures:
             raise AssertionError("\n".join(failures))
+
+    def _needs_no_python(self, args: Sequence[Word], changes: Changes) -> bool:
+        """Whether it makes no difference to a command that it is forked off: see `forking`."""
+        own = (*self.env, *(changes or ()))
+        return (
+            self.command == [*PYTHON, "-m", "queuectl"]
+            and "start" not in args
+            # What Python itself reads when it starts.
+            and not any(name.startswith(("PYTHON", "LC_", "LANG")) for name in own)
+        )
+
+    @staticmethod
+    def _run_alone(
+        argv: Sequence[Word],
+        given: Optional[bytes],
+        cwd: Word,
+        env: Mapping[str, str],
+        timeout: float,
+    ) -> Ended:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=env,
+            start_new_session=True,
+        )
+        with process:
+            try:
+                out, err = process.communicate(given, timeout)
+            except subprocess.TimeoutExpired as error:
+                what = RUNNING if process.poll() is None else HELD_OPEN
+                raise TooLateError(what, timeout, error.stdout) from None
+            finally:
+                _end_group(process)
+        return Ended(process.returncode, out, err)
 
     def _marked(self, changes: Changes) -> Dict[str, str]:
         return {**self.environment(changes), MARK: f"{self.mark}/{len(self._started)}"}

@@ -57,6 +57,8 @@ def one(*turns: float) -> Callable[[], float]:
 
 @needs_linux
 @pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(180)
 def test_measures_everything_that_needs_no_peer(tmp_path: Path) -> None:
     left_out = ["peers", "parallel", "drain-8", "drain-32", "memory", "memory-million"]
     left_out += ["redis-rq", "redis-rq-simple", "redis-huey", "redis-behind-many"]

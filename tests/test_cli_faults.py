@@ -146,23 +146,33 @@ class Faulty:
             done = self.cli.run(*words)
         finally:
             self.cli.command = list(self._plain)
-        assert bool(done.stdout) == (done.returncode == 0) or words[0] == "start"
-        # A warning of `start` begins with the time, and there may be several.
-        lines = re.sub(r"^\[[^]]*\] ⚠️  ", "queuectl: ", done.stderr, flags=re.M).splitlines(True)
-        assert len(lines) <= 1 or words[0] == "start"
-        return done.returncode, "\n".join(map(complaint, lines))
+        return self._said(words, done.returncode, done.stdout, done.stderr)
 
     def meet(self, fault: Fault, words: Sequence[str], when: str) -> Tuple[int, str, bool]:
         """Let a command meet a fault; as `under`, and whether it met it at all."""
-        options = ["-f", "--seccomp-bpf", "-qq", "-o", self._trace, "-e", f"trace={fault.calls}"]
+        options = ["-e", f"trace={fault.calls}"]
         for name in (
             *("", "jobs.jsonl", "jobs.lock", "jobs.boot", "jobs.boot.new", "jobs.unsynced"),
             *("settings.json", "settings.json.new", "history-1.jsonl"),
         ):
             options += ["-P", os.path.join(os.path.realpath(self.cli.store), name).rstrip("/")]
-        inject = f"inject={fault.calls}:error={fault.error}:when={when}"
-        code, said = self.under(["strace", *options, "-e", inject], words)
-        return code, said, "(INJECTED)" in self._trace.read_text()
+        options += ["-e", f"inject={fault.calls}:error={fault.error}:when={when}"]
+        if words[0] == "start":
+            options = ["-f", "--seccomp-bpf", "-qq", "-o", str(self._trace), *options]
+            code, said = self.under(["strace", *options], words)
+            return code, said, "(INJECTED)" in self._trace.read_text()
+        environ = self.cli.environment()
+        found, *shown = tracing.trace_command(words, self.cli.folder, environ, *options)
+        injected = any("(INJECTED)" in line for line in found.lines)
+        return (*self._said(words, found.code, *shown), injected)
+
+    @staticmethod
+    def _said(words: Sequence[str], code: int, out: str, err: str) -> Tuple[int, str]:
+        assert bool(out) == (code == 0) or words[0] == "start"
+        # A warning of `start` begins with the time, and there may be several.
+        lines = re.sub(r"^\[[^]]*\] ⚠️  ", "queuectl: ", err, flags=re.M).splitlines(True)
+        assert len(lines) <= 1 or words[0] == "start"
+        return code, "\n".join(map(complaint, lines))
 
     def least_descriptors(self) -> int:
         """How many descriptors Python itself needs to begin with."""

@@ -16,6 +16,7 @@ from support import wait_until
 pytestmark = [
     pytest.mark.skipif(not support.HAS_PROC, reason="finds processes in /proc"),
     pytest.mark.slow,
+    pytest.mark.long,
     # So many take a busy machine a while.
     pytest.mark.timeout(180),
 ]

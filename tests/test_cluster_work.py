@@ -124,6 +124,7 @@ def test_nodes_whose_clocks_differ_agree_on_what_is_due(cluster: Cluster) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_idle_node_costs_the_server_less_than_two_commands_a_second(
     own_cluster: Cluster, own_server: Server
 ) -> None:

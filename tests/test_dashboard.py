@@ -204,15 +204,13 @@ def test_a_lost_connection_is_said_and_comes_back(queue: Queue, window: Window) 
 
 def test_a_token_never_gets_into_the_address(opened: Opened) -> None:
     window = opened(java_script_enabled=False)
-    # Whoever is quicker than the script that sends it is no worse off than whoever has none.
+    # As for whoever is quicker than the script that sends it.
     window.tolerated = re.compile("Failed to load resource")
     page = window.page
     page.goto(window.server.url)
-    page.get_by_label("Or paste a token").fill("secret")
-    page.keyboard.press("Enter")
+    expect(page.get_by_label("Or paste a token")).to_be_disabled()
     expect(page.get_by_role("button", name="Sign in")).to_be_disabled()
     assert page.get_by_label("Or paste a token").get_attribute("name") is None
-    assert [request for request in window.requests if "secret" in request] == []
 
 
 @pytest.mark.slow

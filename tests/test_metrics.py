@@ -5,49 +5,34 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Dict
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 import queuectl
 from queuectl import QueueManager, totals
-from queuectl.metrics import Measures, exposition
+from queuectl.metrics import Measures, measure
 from queuectl.store.base import Counts
 from queuectl.store.journal import Journal, commit_line
+from queuectl.web.exposition import exposition
 from support import Cli
 
-NAME = re.compile(r"queuectl_[a-z]+(_[a-z]+)*")
-SAMPLE = re.compile(
-    r'(queuectl_[a-z_]+)(\{[a-z]+="(?:[^"\\\n]|\\.)*"(?:,[a-z]+="[^"]*")*\})? (\S+)'
-)
 NOTHING = Measures({"default": Counts()}, 0, {}, 0.0, 0, 0, None)
 
 
 def samples(text: str) -> Dict[str, float]:
-    """Read the text as Prometheus does, by its own grammar; check what a linter would."""
+    """Read the text as Prometheus does."""
     found: Dict[str, float] = {}
-    kinds: Dict[str, str] = {}
-    helped = ""
-    for line in text.splitlines():
-        if line.startswith("# HELP "):
-            helped = line.split(" ", 3)[2]
-            assert NAME.fullmatch(helped)
-        elif line.startswith("# TYPE "):
-            _, _, name, kind = line.split(" ")
-            assert name == helped
-            assert name not in kinds
-            kinds[name] = kind
-            assert (kind == "counter") == name.endswith("_total")
-            assert kind in ("counter", "gauge", "histogram")
-            assert kind != "histogram" or name.endswith("_seconds")
-        else:
-            match = SAMPLE.fullmatch(line)
-            assert match is not None, line
-            family = re.sub(r"_(bucket|sum|count)$", "", match[1])
-            assert family == helped
-            assert match[1] + (match[2] or "") not in found
-            found[match[1] + (match[2] or "")] = float(match[3])
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
+            name = sample.name + (f"{{{labels}}}" if labels else "")
+            assert name not in found
+            found[name] = sample.value
     assert text.endswith("\n")
     return found
 
@@ -61,12 +46,44 @@ def test_a_queue_of_which_nothing_is_known_has_all_metrics() -> None:
     assert "queuectl_store_size_bytes" not in found
 
 
+def test_nothing_else_is_told() -> None:
+    """Neither of this process, which is none that runs jobs, nor when a counter was made."""
+    names = {family.name for family in text_string_to_metric_families(exposition(NOTHING))}
+    assert all(name.startswith("queuectl_") for name in names)
+    assert not any(name.endswith("_created") for name in names)
+
+
+def test_promtool_finds_nothing_to_say_against_it(cli: Cli) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed")
+    cli.run("enqueue", "true", "--queue", "q", check=0)
+    for text in (exposition(NOTHING), cli.run("metrics", check=0).stdout):
+        done = subprocess.run(
+            ["promtool", "check", "metrics"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_writes_it_is_named_where_it_is_missing(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text("raise ImportError('none')\n")
+    env = {"PYTHONPATH": str(tmp_path)}
+    cli.run("enqueue", "true", check=0)
+    error = cli.run("metrics", env=env, check=1).stderr
+    assert error == 'queuectl: metrics needs more: pip install "queuectl[web]"\n'
+    assert json.loads(cli.run("metrics", "--json", env=env, check=0).stdout)["enqueued"] == 1
+
+
 def test_buckets_hold_what_is_below_them() -> None:
     told = {"waited:0": 2, "waited:3": 1, "waited:10": 4, "waited_ms": 1_234_567}
     found = samples(exposition(NOTHING._replace(totals=told)))
     buckets = [v for k, v in found.items() if k.startswith("queuectl_job_waiting_seconds_bucket")]
     assert buckets == [2, 2, 2, 3, 3, 3, 3, 3, 3, 3, 7]
     assert found['queuectl_job_waiting_seconds_bucket{le="0.1"}'] == 2
+    assert found['queuectl_job_waiting_seconds_bucket{le="1800"}'] == 3
     assert found["queuectl_job_waiting_seconds_count"] == 7
     assert found["queuectl_job_waiting_seconds_sum"] == 1234.567
 
@@ -119,8 +136,6 @@ def test_a_file_that_cannot_be_written_is_named(cli: Cli, tmp_path: Path) -> Non
 
 
 def test_the_oldest_job_is_known_by_how_long_it_waits(tmp_path: Path) -> None:
-    from queuectl.metrics import measure
-
     with QueueManager.open(str(tmp_path / "q")) as manager:
         assert measure(manager).oldest == 0
         manager.enqueue("true", run_at=manager.store.now() - 600)
@@ -156,7 +171,6 @@ def test_scripts_have_the_same_buckets() -> None:
 @pytest.mark.slow
 def test_a_scrape_reads_only_what_is_new(tmp_path: Path) -> None:
     """However many jobs there are, once they were looked at."""
-    from queuectl.metrics import measure
     from queuectl.newjob import NewJob
 
     with QueueManager.open(str(tmp_path / "q")) as manager:

@@ -733,4 +733,6 @@ LongQueueMachine.TestCase.settings = settings(
     QueueMachine.TestCase.settings, max_examples=15, stateful_step_count=50
 )
 TestQueueMachine = pytest.mark.timeout(300)(QueueMachine.TestCase)
-TestLongQueueMachine = pytest.mark.slow(pytest.mark.timeout(600)(LongQueueMachine.TestCase))
+TestLongQueueMachine = pytest.mark.slow(
+    pytest.mark.long(pytest.mark.timeout(600)(LongQueueMachine.TestCase))
+)

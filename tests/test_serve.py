@@ -244,7 +244,7 @@ def test_health_and_metrics(server: Server) -> None:
     assert server.ask("GET", "/readyz", "read").text == "ok\n"
     answer = server.ask("GET", "/metrics", "metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    assert "\nqueuectl_workers 0\n" in answer.text
+    assert "\nqueuectl_workers 0.0\n" in answer.text
 
 
 def test_a_store_that_is_gone_is_not_ready(cli: Cli) -> None:

@@ -27,7 +27,7 @@ from queuectl.testing.common import NOW, add, claim_one, current, everything, ne
 from support import Cli
 from test_store_crash import CASES, Case, some_jobs, state
 from test_store_tools import Disk, fast_folder, in_child, shown
-from tracing import Trace, trace
+from tracing import Trace, trace, trace_command
 
 pytestmark = pytest.mark.usefixtures("strace")
 
@@ -256,7 +256,7 @@ def test_a_command_that_is_killed_did_all_or_nothing(
     cli: Cli, tmp_path: Path, words: List[str]
 ) -> None:
     """Whole commands, killed before each call that changes a file of the store."""
-    plain, begin, trace_file = list(cli.command), tmp_path / "begin", tmp_path / "trace"
+    begin = tmp_path / "begin"
     (tmp_path / "many").write_text("true\n" * 3)
     cli.run("enqueue", "--id", "dead", "--max-retries", "1", "false", check=0)
     cli.run("start", "--drain", "--quiet", check=0)
@@ -266,28 +266,25 @@ def test_a_command_that_is_killed_did_all_or_nothing(
         jobs = [(job["command"], job["state"]) for job in cli.json("list")]
         return len(jobs), jobs, cli.run("config", "get", "max_retries", check=0).stdout
 
-    def run(*options: str) -> Tuple[int, str]:
+    def run(*options: str) -> Tuple[Trace, str]:
         shutil.copytree(begin, cli.store)
-        cli.command = ["strace", "-f", "-o", trace_file, *options, *plain]
-        try:
-            done = cli.run(*words)
-        finally:
-            cli.command = list(plain)
-        return done.returncode, done.stdout
+        found, out, _ = trace_command(words, tmp_path, cli.environment(), *options)
+        return found, out
 
     shutil.copytree(begin, cli.store)
     before = look()
     shutil.rmtree(cli.store)
-    assert run()[0] == 0
+    assert run()[0].code == 0
     after = look()
     assert after != before
     kills = 0
     for call in ("pwrite64", "fdatasync", "fsync", "rename"):
         for number in count(1):
             shutil.rmtree(cli.store)
-            code, out = run("-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}")
-            killed = "+++ killed by SIGKILL +++" in trace_file.read_text()
-            assert (code == 0) != killed
+            inject = f"inject={call}:signal=KILL:when={number}"
+            traced, out = run("-e", f"trace={call}", "-e", inject)
+            killed = "+++ killed by SIGKILL +++" in traced.lines
+            assert traced.code == (-signal.SIGKILL if killed else 0)
             found = look()
             assert found == after if out or not killed else found in (before, after)
             cli.run("enqueue", "later", check=0)

@@ -148,6 +148,33 @@ def test_a_run_gets_its_input_and_a_clean_environment(
     assert cli.run("echo $ONE", env={"ONE": None}).stdout == "\n"
 
 
+@needs_proc
+def test_a_command_that_is_forked_off_ends_as_one_that_is_not(cli: Cli) -> None:
+    assert cli.commands is not None
+    (cli.folder / "here").mkdir()
+    ended = []
+    for commands in (cli.commands, None):
+        cli.commands = commands
+        for line in ("config get max_retries", "list", "lst", "--store s list"):
+            words, env = line.split(), {"QUEUECTL_MAX_RETRIES": "7"}
+            done = cli.run(*words, cwd=cli.folder / "here", env=env)
+            ended.append((done.returncode, done.stdout, done.stderr))
+    assert ended[:4] == ended[4:]
+    assert [code for code, _, _ in ended[:4]] == [0, 3, 2, 3]
+    assert ended[0][1] == "7\n"
+
+
+@needs_proc
+def test_a_command_that_is_forked_off_is_killed_when_its_time_is_over(cli: Cli) -> None:
+    assert cli.commands is not None
+    cli.run("enqueue", "true", "--id", "a", check=0)
+    with pytest.raises(AssertionError, match=r"still running after 0\.2s"):
+        cli.run("wait", "a", timeout=0.2)
+    pid = cli.commands.pid
+    wait_until(lambda: not support.children(of=pid), what="its end")
+    cli.run("show", "a", check=0)
+
+
 def test_ctrl_c_reaches_the_program_as_from_a_terminal(cli: Cli) -> None:
     script = "trap 'echo caught; exit 7' INT; echo ready; while :; do sleep 0.1; done"
     terminal = cli.terminal(program=["sh", "-c", script])

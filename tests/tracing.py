@@ -16,8 +16,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from typing import Callable, List, NamedTuple, Optional
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+import forking
 from starting import state_of
 from support import wait_until
 from test_store_tools import Child
@@ -95,6 +97,32 @@ def trace(act: Callable[[], object], *options: str) -> Trace:
         with open(out, encoding="utf-8") as file:
             lines = [match[1] for match in map(_LINE.match, file) if match]
     return Trace(code, error, lines)
+
+
+def trace_command(
+    words: Sequence[str], cwd: Path, env: Dict[str, str], *options: str
+) -> Tuple[Trace, str, str]:
+    """Run `queuectl WORDS`, traced; return its trace, what it printed, and of what it complained.
+
+    It is forked off: else most of what is traced is the start of a Python.
+
+    Args:
+        words: what follows `queuectl`.
+        cwd: where it runs.
+        env: its environment.
+        *options: more of strace's.
+    """
+    forking.load()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+
+        def command() -> None:
+            standard = (os.open(os.devnull, os.O_RDONLY), out.fileno(), err.fileno())
+            forking.become(words, str(cwd), env, *standard)
+
+        found = trace(command, *options)
+        for file in (out, err):
+            file.seek(0)
+        return found, out.read(), err.read()
 
 
 @functools.lru_cache(maxsize=None)

@@ -10,7 +10,7 @@ import click
 
 from queuectl.cli import output
 from queuectl.cli.command import Command, Session, pass_session
-from queuectl.errors import StoreError
+from queuectl.errors import RequestError, StoreError
 from queuectl.render import to_json
 
 
@@ -29,24 +29,33 @@ def metrics(session: Session, path: Optional[str]) -> None:
     from, how long jobs waited and ran, how long the oldest has been waiting,
     and the workers. Whoever reads FILE finds the old text or the new one, whole.
 
+    But for --json it needs pip install "queuectl[web]".
+
     Example:
       queuectl metrics
       queuectl metrics --output queuectl.prom
     """
-    from queuectl.metrics import exposition, measure
+    from queuectl.metrics import measure
 
-    if path is not None and session.json:
-        raise click.UsageError("--output has no JSON form: redirect queuectl metrics --json")
-    with session.open() as manager:
-        measures = measure(manager)
     if session.json:
-        record: Dict[str, Any] = measures._asdict()
+        if path is not None:
+            raise click.UsageError("--output has no JSON form: redirect queuectl metrics --json")
+        with session.open() as manager:
+            record: Dict[str, Any] = measure(manager)._asdict()
         record["queues"] = {name: counts._asdict() for name, counts in record["queues"].items()}
         output.line(to_json(record))
-    elif path is None:
-        output.line(exposition(measures)[:-1])
+        return
+    try:
+        from queuectl.web.exposition import exposition
+    except ImportError as error:
+        raise RequestError('metrics needs more: pip install "queuectl[web]"') from error
+
+    with session.open() as manager:
+        text = exposition(measure(manager))
+    if path is None:
+        output.line(text[:-1])
     else:
-        _replace(path, exposition(measures))
+        _replace(path, text)
 
 
 def _replace(path: str, text: str) -> None:

@@ -171,6 +171,43 @@ class Watch(abc.ABC):
         self.close()
 
 
+class JobChange(NamedTuple):
+    """A change of a job.
+
+    Attributes:
+        id: whose.
+        state: its state since then; nothing if it was purged.
+        queue: its queue.
+    """
+
+    id: str
+    state: Optional[str]
+    queue: str
+
+
+class Feed(abc.ABC):
+    """All changes of all jobs, for one who looks again and again; a context that closes it."""
+
+    @abc.abstractmethod
+    def look(self, tell: Callable[[JobChange], None]) -> bool:
+        """Tell of each change that was committed since the last look, in their order.
+
+        Returns False if some may be missing between those of the last look and these. It waits for
+        nothing; of what was just committed the next look may tell. If it raises, some may be
+        missing too.
+        """
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the store."""
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
 class Store(abc.ABC):
     """Keeps jobs, settings, output and the list of those who work on them."""
 
@@ -235,8 +272,14 @@ class Store(abc.ABC):
         """Return up to `limit` ids that begin with `prefix`."""
 
     @abc.abstractmethod
-    def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
-        """Yield the jobs in these states from one consistent snapshot, newest first."""
+    def select(
+        self, states: Sequence[str], limit: Optional[int] = None, before: Optional[int] = None
+    ) -> Iterator[Job]:
+        """Yield the jobs in these states from one consistent snapshot, newest first.
+
+        At most `limit`, and only those whose `seq` is less than `before`; those behind that are not
+        read.
+        """
 
     @abc.abstractmethod
     def dump(self) -> Tuple[int, Iterator[Job]]:
@@ -245,6 +288,13 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def watch(self, job_ids: Collection[str]) -> Watch:
         """Begin to watch these jobs."""
+
+    def feed(self) -> Optional[Feed]:
+        """Begin to follow what becomes of all jobs from now on; nothing if none can tell.
+
+        It must cost those who change jobs next to nothing.
+        """
+        return None
 
     @abc.abstractmethod
     def activity(self, failures: int) -> Activity:

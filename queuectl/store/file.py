@@ -39,7 +39,7 @@ from queuectl.errors import (
 from queuectl.job import Job, JobState
 from queuectl.queues import Rules, closed_queues, is_rule, read_rules
 from queuectl.store import creation, settings_file
-from queuectl.store.base import Activity, Counts, Member, Notice, Watch
+from queuectl.store.base import Activity, Counts, Feed, Member, Notice, Watch
 from queuectl.store.disk import failure
 from queuectl.store.jobfile import JobFile
 from queuectl.store.journal import Journal
@@ -139,8 +139,10 @@ class FileStore(LocalStore):
     def find(self, prefix: str, limit: int) -> List[str]:
         return self._file.read(lambda snapshot: snapshot.find(prefix, limit))
 
-    def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
-        return self._file.read(lambda snapshot: snapshot.select(states, limit))
+    def select(
+        self, states: Sequence[str], limit: Optional[int] = None, before: Optional[int] = None
+    ) -> Iterator[Job]:
+        return self._file.read(lambda snapshot: snapshot.select(states, limit, before))
 
     def dump(self) -> Tuple[int, Iterator[Job]]:
         return self._file.read(lambda snapshot: snapshot.dump())
@@ -149,6 +151,11 @@ class FileStore(LocalStore):
         from queuectl.store.watch import FileWatch
 
         return FileWatch(self._another_file(), job_ids)
+
+    def feed(self) -> Optional[Feed]:
+        from queuectl.store.feed import FileFeed
+
+        return FileFeed(self._another_file())
 
     def activity(self, failures: int) -> Activity:
         if self._activity is None:

@@ -288,11 +288,11 @@ class JobFile:
                 pass
         self.sync()
 
-    def reopen_if_replaced(self) -> bool:
-        """Open the file anew if another one has taken its place.
+    def was_replaced(self) -> bool:
+        """Tell whether another file has taken its place; then nothing is added to it any more.
 
         Raises:
-            StoreGoneError: it is gone, or belongs to a store that was made anew.
+            StoreGoneError: it is gone.
         """
         try:
             status = os.stat(self._folder.job_file)
@@ -300,7 +300,15 @@ class JobFile:
             raise self._gone() from error
         except OSError as error:
             raise failure("open", self._folder.job_file, error) from error
-        if (status.st_dev, status.st_ino) == self.journal.inode:
+        return (status.st_dev, status.st_ino) != self.journal.inode
+
+    def reopen_if_replaced(self) -> bool:
+        """Open the file anew if another one has taken its place.
+
+        Raises:
+            StoreGoneError: it is gone, or belongs to a store that was made anew.
+        """
+        if not self.was_replaced():
             return False
         old, new = self.journal, self._open()
         if new.header["store"] != old.header["store"]:

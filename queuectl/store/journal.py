@@ -155,6 +155,14 @@ class Journal:
             good, at, crc = commit, commit.end, commit.crc
         return good
 
+    def first(self) -> Commit:
+        """Find the first commit, without moving; raises DamagedError if there is none."""
+        size = os.fstat(self.fd).st_size
+        match = COMMIT_LINES.search(memoryview(map_file(self.fd, size, self.path)))
+        if match is None:
+            raise DamagedError(self.path, 0, "there is no commit line")
+        return parse_commit(self.path, match[0][:-1], match.start())
+
     def go_to(self, commit: Commit) -> None:
         """Move behind a commit of this file that was found by `tail`, `last_good` or a snapshot."""
         self.number = commit.number

@@ -128,12 +128,15 @@ class Snapshot:
         for _, data, end in self._files:
             yield from HEADS.finditer(data, 0, end)
 
-    def select(self, states: Sequence[str], limit: Optional[int]) -> Iterator[Job]:
-        """Yield the jobs in these states, newest first, at most `limit`."""
+    def select(
+        self, states: Sequence[str], limit: Optional[int], before: Optional[int]
+    ) -> Iterator[Job]:
+        """Yield the jobs in these states, newest first, at most `limit`, of those before a seq."""
         wanted = {state.encode() for state in states}
         newest = self._newest()
         left = len(newest) if limit is None else limit
-        for seq in sorted(newest, reverse=True):
+        there = newest if before is None else (seq for seq in newest if seq < before)
+        for seq in sorted(there, reverse=True):
             if left == 0:
                 return
             data, at, state = newest[seq]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from queuectl.testing.claims import ClaimContract
 from queuectl.testing.dependencies import DependencyContract
+from queuectl.testing.feeds import FeedContract
 from queuectl.testing.jobs import JobContract
 from queuectl.testing.keys import KeyContract
 from queuectl.testing.members import MemberContract
@@ -22,6 +23,7 @@ class StoreContract(
     MemberContract,
     OutputContract,
     WatchContract,
+    FeedContract,
     TotalsContract,
 ):
     """Every store must pass this; a subclass provides the fixture `url`.

@@ -170,6 +170,10 @@ class JobContract(Fixtures):
         assert list(store.select(["dead", "failed"], 1)) == [jobs[2]]
         assert list(store.select(JobState.ALL, 0)) == list(store.select([])) == []
         assert len(list(store.select(JobState.ALL, 99))) == 7
+        for place in (jobs[3].seq, jobs[0].seq, jobs[-1].seq + 1):
+            older = [job for job in newest_first if job.seq < place]
+            assert list(store.select(JobState.ALL, before=place)) == older
+            assert list(store.select(JobState.ALL, 1, place)) == older[:1]
 
     def test_select_yields_one_moment(self, store: Store, reopen: Reopen) -> None:
         """What changes while the jobs are read does not show."""

@@ -88,8 +88,14 @@ class MemoryStore(PlainStore):
     def get(self, job_id: str) -> Optional[Job]:
         return self._shared.jobs.get(job_id)
 
-    def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
-        found = [job for job in self._shared.jobs.values() if job.state in states]
+    def select(
+        self, states: Sequence[str], limit: Optional[int] = None, before: Optional[int] = None
+    ) -> Iterator[Job]:
+        found = [
+            job
+            for job in self._shared.jobs.values()
+            if job.state in states and (before is None or job.seq < before)
+        ]
         return iter(sorted(found, key=lambda job: -job.seq)[:limit])
 
     def enqueued(self) -> int:

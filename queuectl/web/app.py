@@ -14,6 +14,7 @@ from starlette.responses import Response
 from queuectl import __version__
 from queuectl.errors import QueueError
 from queuectl.web import looking, models, pages, reading, writing
+from queuectl.web.chronicle import Chronicle
 from queuectl.web.desk import Desk
 from queuectl.web.history import History
 from queuectl.web.problems import Json, Problem, problem_of
@@ -42,6 +43,7 @@ def make_app(desk: Desk, read_only: bool = False) -> FastAPI:
         responses={"4XX": _REFUSED, "5XX": _REFUSED},
     )
     app.state.desk = desk
+    app.state.chronicle = Chronicle(desk)
     app.state.read_only = read_only
     app.state.history = History()
     if not read_only:

@@ -19,7 +19,7 @@ from queuectl.metrics import Measures, measure
 T = TypeVar("T")
 
 _THREADS = 4
-_FRESH = 0.4  # seconds for which what was counted is told again
+_FRESH = 0.2  # seconds for which what was counted is told again
 
 
 class Desk:

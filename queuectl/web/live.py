@@ -1,15 +1,13 @@
-"""Server-sent events: what a run prints, and what changes in the queue.
+"""Server-sent events, and those of what a run prints.
 
 Each event has an id, and who was cut off goes on behind the last that it has seen. Output does so
-at its place in the file. Of the queue each event tells how all is, so whoever missed some needs but
-the newest.
+at its place in the file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import codecs
-import hashlib
 import json
 import os
 import re
@@ -21,12 +19,10 @@ from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
 from queuectl.outputs import GrowingOutput, open_output
 from queuectl.shared import SharedReader
-from queuectl.web import records
 from queuectl.web.desk import Desk
 
 _PAUSE = 0.25  # seconds between two looks
 _SIGN_OF_LIFE = 10.0  # seconds
-_FAILURES = 10
 _PLACE = re.compile(r"(\d{1,9})-(\d{1,15})", re.ASCII)
 
 
@@ -163,36 +159,3 @@ class LiveOutput:
 
     def _event(self, name: str, data: Dict[str, Any]) -> Event:
         return Event(name, f"{self._run}-{self._at}", {"run": self._run, **data})
-
-
-class Changes:
-    """How all is, whenever it changed.
-
-    Args:
-        desk: of the queue.
-        last: the id of the last event that was seen.
-    """
-
-    def __init__(self, desk: Desk, last: Optional[str]) -> None:
-        self._last = last
-
-    async def look(self, desk: Desk) -> Tuple[List[Event], bool]:
-        """Tell how all is, unless it was told."""
-        stats = records.stats(await desk.measures())
-        # It grows by itself.
-        stats.pop("oldest")
-        activity = await desk.follow(lambda manager: manager.store.activity(_FAILURES))
-        data = {
-            "stats": stats,
-            "running": records.jobs(activity.running),
-            "failures": records.jobs(activity.failures),
-        }
-        text = json.dumps(data, sort_keys=True).encode("ascii")
-        number = hashlib.sha256(text).hexdigest()[:16]
-        if number == self._last:
-            return [], False
-        self._last = number
-        return [Event("changed", number, data)], False
-
-    def close(self) -> None:
-        """There is nothing to let go of."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import dropwhile, islice
 from typing import AsyncIterator, List, Optional, Tuple
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -12,12 +11,13 @@ from queuectl.errors import RequestError
 from queuectl.filter import JobFilter, parse_age, parse_states
 from queuectl.job import Job, JobState
 from queuectl.manager import QueueManager
-from queuectl.metrics import CONTENT_TYPE, exposition
 from queuectl.outputs import open_output, why_none
 from queuectl.values import validate_label, validate_queue
 from queuectl.web import models, records
+from queuectl.web.chronicle import Changes, Chronicle
 from queuectl.web.desk import Desk
-from queuectl.web.live import Changes, LiveOutput, events
+from queuectl.web.exposition import CONTENT_TYPE, exposition
+from queuectl.web.live import LiveOutput, events
 from queuectl.web.problems import Json
 from queuectl.web.ranges import ranged
 
@@ -190,20 +190,18 @@ async def list_settings(request: Request) -> Response:
 async def follow_changes(
     request: Request, last: Optional[str] = Header(default=None, alias="Last-Event-ID")
 ) -> Response:
-    """Follow what changes, as server-sent events: each tells how all is then."""
-    desk = desk_of(request)
-    return _stream(events(desk, Changes(desk, last)))
+    """Follow what changes, as server-sent events: of single jobs, and how all is then."""
+    chronicle: Chronicle = request.app.state.chronicle
+    return _stream(events(desk_of(request), Changes(chronicle, last)))
 
 
 def _page(
     manager: QueueManager, wanted: JobFilter, cursor: Optional[str], limit: int
 ) -> Tuple[List[Job], Optional[str]]:
     """Find the jobs behind a cursor; no job ever changes its place."""
-    found = manager.jobs(wanted, None if cursor else limit + 1)
     if cursor:
-        place = int(cursor)
-        found = islice(dropwhile(lambda job: job.seq >= place, found), limit + 1)
-    jobs = list(found)
+        wanted = wanted._replace(before=int(cursor))
+    jobs = list(manager.jobs(wanted, limit + 1))
     return jobs[:limit], str(jobs[limit - 1].seq) if len(jobs) > limit else None
 
 

@@ -136,9 +136,16 @@ class SqliteStore(LocalStore, PlainStore):
     def get(self, job_id: str) -> Optional[Job]:
         return next(self._jobs("WHERE id = ?", job_id), None)
 
-    def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
-        condition = f"WHERE state IN ({', '.join('?' * len(states))}) ORDER BY seq DESC LIMIT ?"
-        return self._jobs(condition, *states, -1 if limit is None else limit)
+    def select(
+        self, states: Sequence[str], limit: Optional[int] = None, before: Optional[int] = None
+    ) -> Iterator[Job]:
+        condition = f"WHERE state IN ({', '.join('?' * len(states))})"
+        values: List[Any] = list(states)
+        if before is not None:
+            condition += " AND seq < ?"
+            values.append(before)
+        values.append(-1 if limit is None else limit)
+        return self._jobs(f"{condition} ORDER BY seq DESC LIMIT ?", *values)
 
     def counts(self) -> Counts:
         rows = self._query("SELECT state, COUNT(*), COUNT(run_at) FROM jobs GROUP BY state")

@@ -45,6 +45,7 @@ from queuectl.queues import is_rule, read_rules, rule_changes
 from queuectl.store.base import (
     Activity,
     Counts,
+    Feed,
     Lost,
     Member,
     Node,
@@ -172,12 +173,14 @@ class RedisStore(Store):
     def find(self, prefix: str, limit: int) -> List[str]:
         return reading.find(self._call, prefix, limit)
 
-    def select(self, states: Sequence[str], limit: Optional[int] = None) -> Iterator[Job]:
+    def select(
+        self, states: Sequence[str], limit: Optional[int] = None, before: Optional[int] = None
+    ) -> Iterator[Job]:
         """As in the contract, but of more than a few thousand jobs some are read a moment later.
 
         Each of them is there once, as it stood then.
         """
-        found = reading.pages(self._call, states, True, limit)
+        found = reading.pages(self._call, states, True, limit, before)
         # The first now, the others once they are wanted.
         first = next(found, [])
         return (job for part in _chain(first, found) for job in reading.jobs_of(part))
@@ -189,6 +192,11 @@ class RedisStore(Store):
 
     def watch(self, job_ids: Collection[str]) -> Watch:
         return reading.RedisWatch(self._call, job_ids)
+
+    def feed(self) -> Optional[Feed]:
+        from queuectl.store.redis.feed import RedisFeed
+
+        return RedisFeed(self._link, self._keys.changes)
 
     def activity(self, failures: int) -> Activity:
         return reading.activity(self._call, failures)

@@ -53,6 +53,7 @@ local KIDS, UNSETTLED, RULES = PREFIX .. 'kids:', PREFIX .. 'unsettled', PREFIX 
 local tally = {}
 local totals = {}
 local bound, news = 0, 0
+local told = {}
 local known_lanes = {}
 local left = AT_ONCE
 local rules
@@ -319,6 +320,7 @@ end
 
 -- Give a job its value, or take it out if there is none; `old` is what it was, `new` what it is.
 local function put(id, old, new, value)
+  told[#told + 1] = (new and new.state or '-') .. ' ' .. id .. ' ' .. (new or old).Q
   if old then
     tell_apart(old, -1)
     if waits(old) then
@@ -441,7 +443,8 @@ local function refusal(id, old, seq, rev, runs)
   return {(holds or runs == '0') and 'conflict' or 'lost', id}
 end
 
--- Write down what the changes come to, and tell those who listen.
+-- Write down what the changes come to, and tell those who listen: of what may be claimed, and of
+-- each change, as STATE ID QUEUE, with a dash for the state of what is purged.
 local function finish()
   for field, by in pairs(tally) do
     if by ~= 0 and call('HINCRBY', TALLY, field, by) == 0 then
@@ -457,6 +460,9 @@ local function finish()
   if news > 0 then
     call('HINCRBY', KEEPER, 'news', news)
     call('PUBLISH', PREFIX .. 'news', 'n' .. news)
+  end
+  if #told > 0 then
+    call('PUBLISH', PREFIX .. 'changes', table.concat(told, '\n'))
   end
 end
 

@@ -37,6 +37,7 @@ class Keys:
         self.rules = self._tag + "rules"
         self.unique = self._tag + "unique"
         self.news = self._tag + "news"
+        self.changes = self._tag + "changes"
         self.nothing = self._tag + "nothing"
 
     def kids(self, seq: int) -> str:

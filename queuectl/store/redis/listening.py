@@ -15,6 +15,18 @@ from queuectl.errors import StoreError
 from queuectl.store.redis.link import Link
 
 
+def subscribed(link: Link, channel: str) -> Any:
+    """Open a connection on which comes what is told on a channel; raises StoreError."""
+    connection = link.open_another()
+    try:
+        connection.send_command("SUBSCRIBE", channel)
+        connection.read_response()
+    except (exceptions.RedisError, OSError) as error:
+        connection.disconnect()
+        raise StoreError(f"cannot listen: {error}") from error
+    return connection
+
+
 class Heard(NamedTuple):
     """What was heard: how many jobs may have come, and whether a stop is asked for, by force."""
 
@@ -56,13 +68,7 @@ class Listener:
             self._drop()
         if self._connection is not None:
             return
-        connection = self._link.open_another()
-        try:
-            connection.send_command("SUBSCRIBE", self._channel)
-            connection.read_response()
-        except (exceptions.RedisError, OSError) as error:
-            connection.disconnect()
-            raise StoreError(f"cannot listen: {error}") from error
+        connection = subscribed(self._link, self._channel)
         self._connection = connection
         # The library has no other way to tell; by this it is found again once it is closed.
         self._socket = connection._sock

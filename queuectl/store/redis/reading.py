@@ -23,11 +23,17 @@ Call = Callable[..., List[Any]]
 
 
 def pages(
-    call: Call, states: Collection[str], newest: bool, limit: Optional[int]
+    call: Call,
+    states: Collection[str],
+    newest: bool,
+    limit: Optional[int],
+    before: Optional[int] = None,
 ) -> Iterator[List[Any]]:
-    """Yield ids and values of jobs in these states, part by part."""
+    """Yield ids and values of jobs in these states, part by part, those before a seq."""
     letters = "".join(LETTERS[state] for state in states)
     place: Any = "+inf" if newest else "-inf"
+    if before is not None:
+        place = f"({before}"
     while letters and place and limit != 0:
         size = PAGE if limit is None else min(limit, PAGE)
         place, *found = call("page", letters, "new" if newest else "old", place, size)

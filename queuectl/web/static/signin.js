@@ -8,8 +8,6 @@ const wrong = document.getElementById("wrong");
 // others to use; this page asks for itself.
 fetch("/api/v1/session").then((answer) => answer.ok && location.reload(), () => {});
 
-// Until now it could not be sent: a browser that sends it by itself would put it into the address.
-form.querySelector("button").disabled = false;
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   wrong.textContent = "";
@@ -29,3 +27,6 @@ form.addEventListener("submit", async (event) => {
   }
   token.select();
 });
+
+// Not before: a browser that sends the form by itself would put the token into the address.
+form.querySelector("fieldset").disabled = false;
