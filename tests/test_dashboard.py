@@ -6,9 +6,11 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from typing import Any, Callable, Iterator, List
+from urllib.parse import quote
 
 import pytest
 
@@ -182,6 +184,15 @@ def test_what_jobs_bring_stays_text(queue: Queue, opened: Opened, window: Window
     page.locator(".told .label").click()
     expect(page.get_by_label("Label")).to_have_value(label)
     expect(page.get_by_role("cell").get_by_role("link", name=EVIL).first).to_be_visible()
+    for said in (
+        f"jobs?q={quote(EVIL + '!')}",
+        f"dlq?cursor={quote(EVIL)}",
+        f"jobs/{quote(EVIL, '')}",
+    ):
+        # The browser tells of the answers 404 and 422.
+        window.tolerated = re.compile("Failed to load resource")
+        window.go(said)
+        expect(page.get_by_text(re.compile("like that|pattern|Not Found"))).to_be_visible()
     assert (
         page.evaluate("document.querySelectorAll('main img, main script, main style').length") == 0
     )
@@ -200,6 +211,19 @@ def test_a_lost_connection_is_said_and_comes_back(queue: Queue, window: Window) 
     expect(banner).to_be_hidden()
     expect(page.locator("#link")).to_have_text("Live")
     expect(page.get_by_role("link", name="1 pending")).to_be_visible()
+
+
+def test_a_store_that_is_gone_is_said_until_it_is_made_anew(queue: Queue, window: Window) -> None:
+    window.tolerated = re.compile("Failed to load resource")
+    banner = window.page.get_by_role("alert").first
+    queue.add("true", id="before")
+    expect(window.page.get_by_role("link", name="1 pending")).to_be_visible()
+    shutil.rmtree(queue.cli.store)
+    expect(banner).to_contain_text("The store does not answer: ")
+    with queue.opened():
+        pass
+    expect(banner).to_be_hidden()
+    expect(window.page.get_by_role("link", name="0 pending")).to_be_visible()
 
 
 def test_a_token_never_gets_into_the_address(opened: Opened) -> None:

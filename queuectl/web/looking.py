@@ -21,7 +21,13 @@ router = APIRouter()
 @router.get(f"{API}/session", tags=["server"], response_model=models.Session)
 async def show_session(request: Request) -> Response:
     """Tell what whoever asks may do, and of which store."""
-    store = await desk_of(request).ask(lambda manager: manager.store.shown)
+
+    def look(manager: QueueManager) -> str:
+        # Who asks again and again must hear if the store is gone.
+        manager.counts()
+        return manager.store.shown
+
+    store = await desk_of(request).ask(look)
     told = {
         "scope": request.scope["queuectl.scope"],
         "read_only": request.app.state.read_only,

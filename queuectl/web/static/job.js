@@ -111,7 +111,7 @@ export function jobView(said, again) {
   const run = () => (said.run ? Number(said.run) : told.job.runs);
   return {
     get title() {
-      return `Job ${shortId(said.id)}`;
+      return `Job ${inline(shortId(said.id))}`;
     },
     async refresh() {
       const [job, why] = await Promise.all([get(jobPath(said.id)), get(jobPath(said.id, "/why"))]);
