@@ -487,8 +487,11 @@ def test_a_refusal_is_told_where_it_was_asked(queue: Queue, window: Window) -> N
     expect(page.get_by_role("region", name="Command")).to_have_text("true")
     window.go("jobs/absent")
     expect(page.get_by_text("job 'absent' not found")).to_be_visible()
-    window.go("nowhere")
-    expect(page.get_by_text("There is no such page.")).to_be_visible()
+    for view in ("nowhere", "constructor"):
+        window.go(view)
+        expect(page.get_by_text("There is no such page.")).to_be_visible()
+        window.go("workers")
+        expect(page.get_by_role("link", name="Workers")).to_have_attribute("aria-current", "page")
 
 
 @pytest.mark.slow

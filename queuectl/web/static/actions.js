@@ -6,7 +6,10 @@ import { inline } from "./dom.js";
 import { counts } from "./state.js";
 import { plural, shortId } from "./parts.js";
 
-const also = (answer) => (answer.followers?.length ? `, and ${plural(answer.followers.length, "job")} that would have followed` : "");
+const also = (answer) =>
+  answer.followers?.length
+    ? `, and ${plural(answer.followers.length, "job")} that would have followed`
+    : "";
 
 const ACTIONS = {
   cancel: {
@@ -17,7 +20,8 @@ const ACTIONS = {
       danger: true,
     }),
     act: (id) => ask("POST", jobPath(id, "/cancel")),
-    say: (answer, id) => `Job ${shortId(id)} ${answer.jobs[0].state === "cancelled" ? "cancelled" : "is being ended"}${also(answer)}.`,
+    say: (answer, id) =>
+      `Job ${shortId(id)} ${answer.jobs[0].state === "cancelled" ? "cancelled" : "is being ended"}${also(answer)}.`,
   },
   retry: {
     act: (id) => ask("POST", jobPath(id, "/retry")),

@@ -14,7 +14,15 @@ import { queuesView } from "./queues.js";
 import { counts, known, mayChange, queueNames } from "./state.js";
 import { workersView } from "./workers.js";
 
-const VIEWS = { "": overview, jobs: jobsView, job: jobView, dlq: dlqView, queues: queuesView, workers: workersView, enqueue: enqueueView };
+const VIEWS = {
+  "": overview,
+  jobs: jobsView,
+  job: jobView,
+  dlq: dlqView,
+  queues: queuesView,
+  workers: workersView,
+  enqueue: enqueueView,
+};
 
 const main = document.getElementById("main");
 let current = null;
@@ -40,7 +48,10 @@ function draw(view) {
     morph(main, shown);
     view.mounted?.();
   } else if (view.problem) {
-    morph(main, [h("h1", { tabindex: -1 }, view.title), empty(view.problem, h("a", { href: "#/jobs" }, "All jobs"))]);
+    morph(main, [
+      h("h1", { tabindex: -1 }, view.title),
+      empty(view.problem, h("a", { href: "#/jobs" }, "All jobs")),
+    ]);
   } else {
     morph(main, [h("h1", { tabindex: -1 }, view.title), empty("Looking…")]);
   }
@@ -55,7 +66,10 @@ function drawAround() {
   const write = (id, count) => {
     document.getElementById(id).textContent = count ? number(count) : "";
   };
-  write("count-jobs", STATES.reduce((sum, state) => sum + (all[state] ?? 0), 0));
+  write(
+    "count-jobs",
+    STATES.reduce((sum, state) => sum + (all[state] ?? 0), 0),
+  );
   write("count-dlq", all.dead);
   write("count-queues", queueNames().length);
   write("count-workers", known.changed?.stats.workers);
@@ -67,7 +81,8 @@ function drawSession() {
   const store = document.getElementById("store");
   store.textContent = inline(session.store.split("/").filter(Boolean).slice(-2).join("/"));
   store.title = inline(session.store);
-  document.getElementById("rights").textContent = `${mayChange() ? "" : "Read only · "}version ${session.version}`;
+  document.getElementById("rights").textContent =
+    `${mayChange() ? "" : "Read only · "}version ${session.version}`;
 }
 
 async function refresh(view) {
@@ -86,9 +101,27 @@ async function refresh(view) {
   }
 }
 
+function nowhere() {
+  return {
+    title: "Nothing is here",
+    refresh: () => Promise.reject(new Error("There is no such page")),
+    render: () => null,
+  };
+}
+
+function markLink(name) {
+  for (const link of document.querySelectorAll("nav a[data-view]")) {
+    if (link.dataset.view === name) {
+      link.setAttribute("aria-current", "page");
+    } else {
+      link.removeAttribute("aria-current");
+    }
+  }
+}
+
 function go() {
   const { name, said } = where();
-  const make = VIEWS[name] ?? (() => ({ title: "Nothing is here", refresh: () => Promise.reject(new Error("There is no such page")), render: () => null }));
+  const make = Object.hasOwn(VIEWS, name) ? VIEWS[name] : nowhere;
   const before = current;
   before?.close?.();
   clearInterval(before?.timer);
@@ -106,10 +139,7 @@ function go() {
   }
   view.again();
   document.title = `${view.title} · QueueCTL`;
-  for (const link of document.querySelectorAll("nav a[data-view]")) {
-    const isHere = (link.dataset.view === "overview" ? "" : link.dataset.view) === (name === "job" ? "jobs" : name);
-    isHere ? link.setAttribute("aria-current", "page") : link.removeAttribute("aria-current");
-  }
+  markLink({ "": "overview", job: "jobs" }[name] ?? name);
   if (before !== null && isNew && !view.quiet) {
     main.querySelector("h1")?.focus({ preventScroll: true });
   }

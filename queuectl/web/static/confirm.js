@@ -33,7 +33,12 @@ export function confirmed({ title, text, yes, danger = false }) {
 
 export function toast(text, isWrong = false) {
   const close = h("button", { type: "button", class: "plain", "aria-label": "Dismiss" }, "×");
-  const shown = h("div", { class: isWrong ? "toast wrong" : "toast", role: isWrong ? "alert" : null }, h("span", {}, text), close);
+  const shown = h(
+    "div",
+    { class: isWrong ? "toast wrong" : "toast", role: isWrong ? "alert" : null },
+    h("span", {}, text),
+    close,
+  );
   close.addEventListener("click", () => shown.remove());
   toasts.append(shown);
   while (toasts.children.length > 4) {

@@ -4,7 +4,9 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 function present(children) {
-  return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  return children
+    .flat(Infinity)
+    .filter((child) => child !== null && child !== undefined && child !== false);
 }
 
 function build(element, attributes, children) {
@@ -26,7 +28,8 @@ export function s(tag, attributes, ...children) {
 }
 
 // What a terminal would obey, or what would turn the order of letters: shown, not done.
-const UNSEEN = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
+const UNSEEN =
+  /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]/g;
 
 function written(character) {
   if (character === "\r") {
@@ -55,7 +58,11 @@ function keyOf(node) {
 }
 
 function sameKind(old, fresh) {
-  return old.nodeType === fresh.nodeType && old.nodeName === fresh.nodeName && keyOf(old) === keyOf(fresh);
+  return (
+    old.nodeType === fresh.nodeType &&
+    old.nodeName === fresh.nodeName &&
+    keyOf(old) === keyOf(fresh)
+  );
 }
 
 function morphAttributes(old, fresh) {
@@ -96,7 +103,9 @@ export function morph(parent, children) {
     }
   }
   let place = parent.firstChild;
-  for (const child of fresh.map((each) => (each instanceof Node ? each : document.createTextNode(each)))) {
+  for (const child of fresh.map((each) =>
+    each instanceof Node ? each : document.createTextNode(each),
+  )) {
     const key = keyOf(child);
     const found = key === null ? place : keyed.get(key);
     if (found && sameKind(found, child)) {

@@ -14,8 +14,20 @@ const FIELDS = {
   queue: { title: "Queue", hint: "default", list: "queues" },
   priority: { title: "Priority", choices: ["", "high", "medium", "low"], hint: "medium" },
   delay: { title: "Delay", hint: "such as 90, 10m, 2h" },
-  max_retries: { title: "Attempts in all", hint: "as in the settings", type: "number", min: 0, read: whole },
-  timeout: { title: "Timeout in seconds", hint: "as in the settings", type: "number", min: 0, read: whole },
+  max_retries: {
+    title: "Attempts in all",
+    hint: "as in the settings",
+    type: "number",
+    min: 0,
+    read: whole,
+  },
+  timeout: {
+    title: "Timeout in seconds",
+    hint: "as in the settings",
+    type: "number",
+    min: 0,
+    read: whole,
+  },
   labels: { title: "Labels", hint: "nightly, db", read: words },
   after: { title: "After these jobs complete", hint: "their ids", read: words },
   after_any: { title: "After these jobs end", hint: "their ids", read: words },
@@ -32,8 +44,22 @@ function newKey() {
 
 function field(name, { title, hint, choices, list, type = "text", min }) {
   const control = choices
-    ? h("select", { id: `new-${name}`, name }, choices.map((choice) => h("option", { value: choice }, choice || `${hint} (usual)`)))
-    : h("input", { id: `new-${name}`, name, type, min, step: type === "number" ? "any" : null, placeholder: hint, list: list ?? null, autocomplete: "off", spellcheck: "false" });
+    ? h(
+        "select",
+        { id: `new-${name}`, name },
+        choices.map((choice) => h("option", { value: choice }, choice || `${hint} (usual)`)),
+      )
+    : h("input", {
+        id: `new-${name}`,
+        name,
+        type,
+        min,
+        step: type === "number" ? "any" : null,
+        placeholder: hint,
+        list: list ?? null,
+        autocomplete: "off",
+        spellcheck: "false",
+      });
   return h("div", { class: "field" }, h("label", { for: `new-${name}` }, title), control);
 }
 
@@ -55,8 +81,31 @@ function makeForm() {
   const form = h(
     "form",
     { class: "card enqueue", "data-kept": true, "data-key": "form", "aria-label": "Enqueue a job" },
-    h("div", { class: "field whole" }, h("label", { for: "new-command" }, "Command"), h("textarea", { id: "new-command", name: "command", rows: 3, required: true, spellcheck: "false", autocapitalize: "off", placeholder: "make backup", "aria-describedby": "new-hint new-wrong" }), h("p", { class: "hint", id: "new-hint" }, "A line for the shell. It runs as whoever started the workers.")),
-    h("div", { class: "fields" }, Object.entries(FIELDS).map(([name, about]) => field(name, about))),
+    h(
+      "div",
+      { class: "field whole" },
+      h("label", { for: "new-command" }, "Command"),
+      h("textarea", {
+        id: "new-command",
+        name: "command",
+        rows: 3,
+        required: true,
+        spellcheck: "false",
+        autocapitalize: "off",
+        placeholder: "make backup",
+        "aria-describedby": "new-hint new-wrong",
+      }),
+      h(
+        "p",
+        { class: "hint", id: "new-hint" },
+        "A line for the shell. It runs as whoever started the workers.",
+      ),
+    ),
+    h(
+      "div",
+      { class: "fields" },
+      Object.entries(FIELDS).map(([name, about]) => field(name, about)),
+    ),
     h("datalist", { id: "queues" }),
     wrong,
     h("div", { class: "row" }, send, h("a", { class: "button", href: "#/" }, "Go back")),
@@ -89,7 +138,9 @@ export function enqueueView() {
     quiet: true,
     async refresh() {
       const { queues } = await get("/queues");
-      form.querySelector("datalist").replaceChildren(...queues.map(({ name }) => h("option", { value: name })));
+      form
+        .querySelector("datalist")
+        .replaceChildren(...queues.map(({ name }) => h("option", { value: name })));
     },
     render() {
       if (!mayChange()) {

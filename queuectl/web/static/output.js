@@ -28,8 +28,19 @@ export class Output {
     this.held = "";
     this.waiting = "";
     this.isCut = false;
-    this.text = h("pre", { class: "output", tabindex: 0, role: "log", "aria-live": "off", "aria-label": `Output of run ${run}` });
-    this.cut = h("p", { class: "hint", hidden: true }, "This is only the end. ", h("a", { href: logsUrl(id, run), target: "_blank", rel: "noopener" }, "All of it"));
+    this.text = h("pre", {
+      class: "output",
+      tabindex: 0,
+      role: "log",
+      "aria-live": "off",
+      "aria-label": `Output of run ${run}`,
+    });
+    this.cut = h(
+      "p",
+      { class: "hint", hidden: true },
+      "This is only the end. ",
+      h("a", { href: logsUrl(id, run), target: "_blank", rel: "noopener" }, "All of it"),
+    );
     this.state = h("p", { class: "hint", role: "status" }, "Reading…");
     place.replaceChildren(this.cut, this.text, this.state);
     this.heed = () => (document.hidden ? this.pause() : this.open());
@@ -121,7 +132,9 @@ export class Output {
       this.trim();
     }
     if (!this.isOver) {
-      this.state.textContent = this.letters ? "Live: what it prints appears here." : "It has printed nothing yet.";
+      this.state.textContent = this.letters
+        ? "Live: what it prints appears here."
+        : "It has printed nothing yet.";
     }
     this.cut.hidden = !this.isCut;
     if (isAtEnd) {

@@ -15,10 +15,18 @@ export const MEANS = {
 // Each state has a form of its own, so that none is told by its colour alone.
 const SIGNS = {
   pending: ["circle", { cx: 8, cy: 8, r: 5.5 }, "M8 5v3l2 1.5"],
-  processing: ["circle", { cx: 8, cy: 8, r: 5.5, "stroke-dasharray": "24 11" }, "M6.8 5.800v4.400l3.4-2.200z"],
+  processing: [
+    "circle",
+    { cx: 8, cy: 8, r: 5.5, "stroke-dasharray": "24 11" },
+    "M6.8 5.800v4.400l3.4-2.200z",
+  ],
   completed: ["circle", { cx: 8, cy: 8, r: 6 }, "M5.3 8.200l1.9 1.9 3.6-4"],
   failed: ["path", { d: "M13 8a5 5 0 1 1-1.5-3.5" }, "M12 1.800v3h-3"],
-  dead: ["rect", { x: 2.5, y: 2.5, width: 11, height: 11, rx: 2 }, "M5.8 5.800l4.4 4.400M10.2 5.800l-4.4 4.4"],
+  dead: [
+    "rect",
+    { x: 2.5, y: 2.5, width: 11, height: 11, rx: 2 },
+    "M5.8 5.800l4.4 4.400M10.2 5.800l-4.4 4.4",
+  ],
   cancelled: ["circle", { cx: 8, cy: 8, r: 5.5 }, "M4.2 11.800l7.6-7.6"],
 };
 
@@ -26,7 +34,14 @@ export function sign(state) {
   const [shape, attributes, path] = SIGNS[state] ?? SIGNS.cancelled;
   return s(
     "svg",
-    { class: "sign", viewBox: "0 0 16 16", width: 14, height: 14, "aria-hidden": "true", focusable: "false" },
+    {
+      class: "sign",
+      viewBox: "0 0 16 16",
+      width: 14,
+      height: 14,
+      "aria-hidden": "true",
+      focusable: "false",
+    },
     s(shape, attributes),
     s("path", { d: path }),
   );
@@ -61,10 +76,24 @@ export function naming(job, { labels = true } = {}) {
       "div",
       { class: "under" },
       h("span", { class: "id", title: job.id }, shortId(job.id)),
-      job.queue === "default" ? null : h("a", { class: "tag", href: `#/jobs?queue=${encodeURIComponent(job.queue)}`, title: "Queue" }, job.queue),
+      job.queue === "default"
+        ? null
+        : h(
+            "a",
+            { class: "tag", href: `#/jobs?queue=${encodeURIComponent(job.queue)}`, title: "Queue" },
+            job.queue,
+          ),
       labels
         ? job.labels.map((label) =>
-            h("a", { class: "tag label", href: `#/jobs?label=${encodeURIComponent(label)}`, title: "Label" }, h("bdi", {}, inline(label))),
+            h(
+              "a",
+              {
+                class: "tag label",
+                href: `#/jobs?label=${encodeURIComponent(label)}`,
+                title: "Label",
+              },
+              h("bdi", {}, inline(label)),
+            ),
           )
         : null,
     ),
@@ -79,7 +108,13 @@ export function problemText(text) {
 export function button(action, text, attributes = {}, id = "") {
   return h(
     "button",
-    { type: "button", "data-action": action, "data-id": id || null, "aria-label": id ? `${text} job ${id}` : null, ...attributes },
+    {
+      type: "button",
+      "data-action": action,
+      "data-id": id || null,
+      "aria-label": id ? `${text} job ${id}` : null,
+      ...attributes,
+    },
     text,
   );
 }
@@ -92,14 +127,32 @@ export function table(caption, columns, rows) {
     h(
       "table",
       { role: "table", "aria-label": caption },
-      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, columns.map(([title, kind]) => h("th", { role: "columnheader", scope: "col", class: kind }, title || h("span", { class: "unseen" }, "Actions"))))),
+      h(
+        "thead",
+        { role: "rowgroup" },
+        h(
+          "tr",
+          { role: "row" },
+          columns.map(([title, kind]) =>
+            h(
+              "th",
+              { role: "columnheader", scope: "col", class: kind },
+              title || h("span", { class: "unseen" }, "Actions"),
+            ),
+          ),
+        ),
+      ),
       h("tbody", { role: "rowgroup" }, rows),
     ),
   );
 }
 
 export function row(key, columns, cells) {
-  return h("tr", { role: "row", "data-key": key }, cells.map((cell, at) => h("td", { role: "cell", class: columns[at][1] }, cell)));
+  return h(
+    "tr",
+    { role: "row", "data-key": key },
+    cells.map((cell, at) => h("td", { role: "cell", class: columns[at][1] }, cell)),
+  );
 }
 
 export function empty(text, more = null) {
@@ -107,7 +160,12 @@ export function empty(text, more = null) {
 }
 
 export function card(title, ...children) {
-  return h("section", { class: "card", "data-key": title, "aria-label": title }, h("h2", {}, title), children);
+  return h(
+    "section",
+    { class: "card", "data-key": title, "aria-label": title },
+    h("h2", {}, title),
+    children,
+  );
 }
 
 export function number(value) {

@@ -6,7 +6,10 @@ const wrong = document.getElementById("wrong");
 
 // A link that was followed from another site's page comes without the cookie, which is not for
 // others to use; this page asks for itself.
-fetch("/api/v1/session").then((answer) => answer.ok && location.reload(), () => {});
+fetch("/api/v1/session").then(
+  (answer) => answer.ok && location.reload(),
+  () => {},
+);
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();

@@ -37,7 +37,12 @@ function relative(at) {
   if (size < 5) {
     return seconds < 0 ? "in a moment" : "just now";
   }
-  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const units = [
+    [86400, "d"],
+    [3600, "h"],
+    [60, "min"],
+    [1, "s"],
+  ];
   const [unit, name] = units.find(([unit]) => size >= unit);
   const text = `${Math.floor(size / unit)} ${name}`;
   return seconds < 0 ? `in ${text}` : `${text} ago`;
@@ -72,7 +77,9 @@ export function took(job) {
   if (job.state === "processing") {
     return since(job.started_at);
   }
-  return duration((Date.parse(job.finished_at ?? job.updated_at) - Date.parse(job.started_at)) / 1000);
+  return duration(
+    (Date.parse(job.finished_at ?? job.updated_at) - Date.parse(job.started_at)) / 1000,
+  );
 }
 
 setInterval(() => {
