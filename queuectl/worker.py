@@ -368,16 +368,21 @@ class Worker:
         if due is not None:
             pause = min(due - self._store.now(), pause)
         self._runner.tend()
-        self._wait(max(pause, 0.001))
+        # What tells of the end of a child may come after that was seen: it must not end the rest.
+        if not self._wait(0) and not self._is_stopping():
+            self._wait(max(pause, 0.001))
 
     def _stand_by(self) -> None:
         """Wait until let in; now and then it looks by itself, for those who died call nobody."""
         self._runner.tend()
         self._wait(_STAND_BY)
 
-    def _wait(self, seconds: float) -> None:
-        if self._orders in self._waiter.wait(seconds):
+    def _wait(self, seconds: float) -> bool:
+        """Wait until something comes, at most so many seconds; tell whether it was orders."""
+        has_orders = self._orders in self._waiter.wait(seconds)
+        if has_orders:
             self._read_orders()
+        return has_orders
 
     def _read_orders(self) -> None:
         try:
