@@ -99,6 +99,7 @@ class Worker:
         self._resting = resting
         self._hot = hot
         self._stands_by = False
+        self._cooled = False
         self._slot = slot
         self._drain = drain
         self._queues = queues
@@ -188,7 +189,11 @@ class Worker:
 
     def _claim_next(self, done: Optional[Job]) -> Optional[Job]:
         self._resting[self._slot] = 0
-        self._stands_by = not self._hot.enter(self._slot)
+        if done is not None and self._cooled:
+            self._stands_by = False
+            self._hot.join(self._slot)
+        else:
+            self._stands_by = not self._hot.enter(self._slot)
         if self._stands_by and done is None:
             return None
         job = self._claim(done)
@@ -303,7 +308,7 @@ class Worker:
             job=job.id, run=job.runs, group=None, born=None, boot=None
         )
         self._store.note(self._member)
-        self._claimed, self._cut_off = job, False
+        self._claimed, self._cut_off, self._cooled = job, False, False
         kept_as = self._store.kept_output(job.id, job.runs)
         self._sharing.begin(settings["max_output"])
         began = monotonic()
@@ -323,7 +328,7 @@ class Worker:
                 limits=Limits(job.timeout, settings["kill_grace"], settings["max_output"]),
                 keep_as=kept_as,
                 on_spawn=lambda group: self._say_step(EventKind.SPAWNED, job, str(group)),
-                on_wait=lambda: self._hot.hand_on(self._slot),
+                on_wait=self._cool,
                 on_lasting=self._note_group,
                 stop=self._reason_to_end,
             )
@@ -346,6 +351,10 @@ class Worker:
             timed_out=outcome.ended_by == TIMEOUT,
             signal=outcome.signal,
         )
+
+    def _cool(self) -> None:
+        self._cooled = True
+        self._hot.hand_on(self._slot)
 
     def _note_group(self, group: int) -> None:
         self._member = self._member._replace(
