@@ -2,8 +2,10 @@
 
 Were many to take turns on a few processors, each would find the caches filled with what the others
 need, and a short job would cost half as much again. So a worker is hot from its claim until its job
-has lasted a while, and while enough of them are hot no other claims. Who cools lets one in who
-stands by: the supervisor is called, which wakes him.
+has gone on for a while, and while enough of them are hot others stand by: those that have had
+nothing to do, and those that are done with a short job. Who cools lets one in who stands by: the
+supervisor is called, which wakes him. Once done with what took long he claims like anybody: he has
+a result to save, and one commit does both.
 
 Only speed depends on it. A place is held by the time at which it was taken, which lapses, and who
 stands by looks again by himself: so a hot worker that died or was stopped, and a call that was
@@ -57,6 +59,10 @@ class Hot:
                 return False
         self._places[slot] = now
         return True
+
+    def join(self, slot: int) -> None:
+        """Make a worker hot, however many are."""
+        self._places[slot] = monotonic()
 
     def stands_by(self, slot: int) -> bool:
         """Whether a worker stands by."""

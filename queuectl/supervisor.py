@@ -209,9 +209,8 @@ class Supervisor:
         ).run()
 
     def _most_hot(self) -> Optional[int]:
-        # Where claims have a lease the store is elsewhere: who waits for it needs no processor. One
-        # more than there are, as a job that waits needs none either.
-        return processors() + 1 if self._store.claim_lasts is None else None
+        # Where claims have a lease the store is elsewhere, and who waits for it needs no processor.
+        return processors() if self._store.claim_lasts is None else None
 
     def _reap(self) -> bool:
         """Take note of workers that ended; tell whether one died."""

@@ -99,6 +99,7 @@ class Worker:
         self._resting = resting
         self._hot = hot
         self._stands_by = False
+        self._cooled = False
         self._slot = slot
         self._drain = drain
         self._queues = queues
@@ -188,7 +189,11 @@ class Worker:
 
     def _claim_next(self, done: Optional[Job]) -> Optional[Job]:
         self._resting[self._slot] = 0
-        self._stands_by = not self._hot.enter(self._slot)
+        if done is not None and self._cooled:
+            self._stands_by = False
+            self._hot.join(self._slot)
+        else:
+            self._stands_by = not self._hot.enter(self._slot)
         if self._stands_by and done is None:
             return None
         job = self._claim(done)
@@ -303,7 +308,7 @@ class Worker:
             job=job.id, run=job.runs, group=None, born=None, boot=None
         )
         self._store.note(self._member)
-        self._claimed, self._cut_off = job, False
+        self._claimed, self._cut_off, self._cooled = job, False, False
         kept_as = self._store.kept_output(job.id, job.runs)
         self._sharing.begin(settings["max_output"])
         began = monotonic()
@@ -323,7 +328,7 @@ class Worker:
                 limits=Limits(job.timeout, settings["kill_grace"], settings["max_output"]),
                 keep_as=kept_as,
                 on_spawn=lambda group: self._say_step(EventKind.SPAWNED, job, str(group)),
-                on_wait=lambda: self._hot.hand_on(self._slot),
+                on_wait=self._cool,
                 on_lasting=self._note_group,
                 stop=self._reason_to_end,
             )
@@ -347,6 +352,10 @@ class Worker:
             signal=outcome.signal,
         )
 
+    def _cool(self) -> None:
+        self._cooled = True
+        self._hot.hand_on(self._slot)
+
     def _note_group(self, group: int) -> None:
         self._member = self._member._replace(
             group=group, born=machine.born(group), boot=machine.boot_id()
@@ -368,16 +377,21 @@ class Worker:
         if due is not None:
             pause = min(due - self._store.now(), pause)
         self._runner.tend()
-        self._wait(max(pause, 0.001))
+        # What tells of the end of a child may come after that was seen: it must not end the rest.
+        if not self._wait(0) and not self._is_stopping():
+            self._wait(max(pause, 0.001))
 
     def _stand_by(self) -> None:
         """Wait until let in; now and then it looks by itself, for those who died call nobody."""
         self._runner.tend()
         self._wait(_STAND_BY)
 
-    def _wait(self, seconds: float) -> None:
-        if self._orders in self._waiter.wait(seconds):
+    def _wait(self, seconds: float) -> bool:
+        """Wait until something comes, at most so many seconds; tell whether it was orders."""
+        has_orders = self._orders in self._waiter.wait(seconds)
+        if has_orders:
             self._read_orders()
+        return has_orders
 
     def _read_orders(self) -> None:
         try:

@@ -9,7 +9,7 @@ from typing import Iterator
 
 import pytest
 
-from queuectl import clock, machine, worker
+from queuectl import clock, machine, runner, worker
 from queuectl.hot import Hot
 from queuectl.job import JobState
 from queuectl.pool import Pool
@@ -28,6 +28,16 @@ def test_no_more_are_hot_than_may_be() -> None:
     hot.leave(1)
     assert hot.enter(3)
     assert not hot.enter(1)
+
+
+def test_more_are_hot_where_they_join() -> None:
+    hot = Hot(3, 1, FOREVER)
+    hot.enter(0)
+    hot.join(1)
+    assert not hot.enter(0)
+    assert not hot.enter(2)
+    hot.leave(1)
+    assert hot.enter(0)
 
 
 def test_where_all_may_be_hot_nobody_stands_by() -> None:
@@ -151,18 +161,32 @@ def test_a_worker_whose_job_goes_on_lets_another_in(cli: Cli) -> None:
         wait_until(lambda: queue.job("job").state == JobState.COMPLETED)
 
 
-def test_a_worker_that_stands_by_has_saved_what_it_did(cli: Cli) -> None:
+def test_a_worker_stands_by_after_a_short_job_and_has_saved_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_BRIEF", FOREVER)
     queue = Queue(cli)
     queue.add(HOLD, "first")
     queue.add("true", "second")
     with crew(queue) as pool:
         pool.fill()
         wait_until(lambda: queue.job("first").state == JobState.PROCESSING)
-        wait_until(lambda: pool.hot.enter(1))
+        pool.hot.join(1)
         queue.let_go()
         wait_until(lambda: queue.job("first").state == JobState.COMPLETED)
         wait_until(lambda: pool.hot.stands_by(0))
         assert queue.job("second").state == JobState.PENDING
+
+
+def test_a_worker_claims_at_once_after_a_long_job(cli: Cli) -> None:
+    queue = Queue(cli)
+    queue.add(HOLD, "first")
+    queue.add("true", "second")
+    with crew(queue) as pool:
+        pool.fill()
+        wait_until(lambda: pool.hot.enter(1))
+        queue.let_go()
+        wait_until(lambda: queue.job("second").state == JobState.COMPLETED)
 
 
 def test_a_worker_that_finds_no_job_keeps_no_place(cli: Cli) -> None:
