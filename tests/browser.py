@@ -122,7 +122,7 @@ class Window:
         traces = self.page.evaluate("globalThis.traces")
         self.context.close()
         assert not traces
-        assert self.wrong == []
+        assert self.wrong == [], self.wrong
         elsewhere = [url for url in self.requests if not url.startswith(f"{self.server.url}/")]
         assert elsewhere == []
 

@@ -8,6 +8,7 @@ processes that nobody else sees; and with a cable of its own to the server, whic
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import os
 import re
@@ -20,6 +21,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 import pytest
 
+import support
 from servers import Server, client
 from starting import Queue
 from support import Cli, Process, Word
@@ -162,6 +164,8 @@ class Network:
         if shutil.which("ip") is None:
             pytest.skip("ip is not installed")
         self._spaces: List[str] = []
+        self._alone = contextlib.ExitStack()
+        self._alone.enter_context(support.network(fcntl.LOCK_EX))
 
     def connect(self) -> Cable:
         """Make another one."""
@@ -188,6 +192,7 @@ class Network:
         """Take everything away."""
         for space in self._spaces:
             _ip("netns", "del", space)
+        self._alone.close()
 
 
 class Cable(NamedTuple):

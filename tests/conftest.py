@@ -35,8 +35,8 @@ sys.dont_write_bytecode = False
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Two for each core: a test spends half its time waiting for the processes that it watches."""
-    return 2 * (os.cpu_count() or 1)
+    """Three for each core: a test spends most of its time waiting for those whom it watches."""
+    return 3 * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(tryfirst=True)

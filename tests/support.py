@@ -34,6 +34,7 @@ from typing import (
     Container,
     Dict,
     Iterable,
+    Iterator,
     List,
     Mapping,
     Optional,
@@ -118,6 +119,21 @@ def children(but: Container[int] = (), of: int = 0) -> Dict[int, str]:
     return {
         pid: command_line(pid) for pid in all_pids() if pid not in but and _parent(pid) == parent
     }
+
+
+@contextlib.contextmanager
+def network(kind: int) -> Iterator[None]:
+    """Let no other test see this machine's interfaces change: LOCK_EX changes, LOCK_SH minds.
+
+    A browser gives up all that it asked for when they change. Who wants to change them comes before
+    those who ask behind him, so that there is an end to his waiting.
+    """
+    base = os.path.join(tempfile.gettempdir(), f"queuectl-tests-{os.geteuid()}")
+    with open(f"{base}.turn", "a") as turn, open(f"{base}.network", "a") as held:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        fcntl.flock(held, kind)
+        fcntl.flock(turn, fcntl.LOCK_UN)
+        yield
 
 
 def open_descriptors() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 from browser import Browser, Window, chromium, expect
 from serving import Server, serving
 from starting import Queue
-from support import Cli, wait_until
+from support import Cli, network, wait_until
 from test_cli_support import HOSTILE, keep, run
 
 __all__ = ["chromium"]
@@ -42,6 +43,12 @@ _UNLABELLED = """
 """
 
 Opened = Callable[..., Window]
+
+
+@pytest.fixture(autouse=True)
+def steady_network() -> Iterator[None]:
+    with network(fcntl.LOCK_SH):
+        yield
 
 
 @pytest.fixture
