@@ -184,6 +184,7 @@ def test_a_worker_claims_at_once_after_a_long_job(cli: Cli) -> None:
     queue.add("true", "second")
     with crew(queue) as pool:
         pool.fill()
+        wait_until(lambda: queue.job("first").state == JobState.PROCESSING)
         wait_until(lambda: pool.hot.enter(1))
         queue.let_go()
         wait_until(lambda: queue.job("second").state == JobState.COMPLETED)
