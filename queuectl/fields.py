@@ -30,6 +30,7 @@ from queuectl.values import (
     validate_priority,
     validate_queue,
     validate_variable,
+    validate_variable_name,
 )
 
 _POLICIES = (SKIP, ERROR, REPLACE)
@@ -186,7 +187,11 @@ def _codes(value: Any) -> Tuple[int, ...]:
 def _variables(value: Any) -> Tuple[str, ...]:
     if not isinstance(value, dict):
         raise InvalidValueError("it must be an object from name to text")
-    return tuple(validate_variable(f"{name}={_text(text)}") for name, text in value.items())
+    return tuple(
+        # By itself: `A=B` would be taken for the name A.
+        validate_variable(f"{validate_variable_name(name)}={_text(text)}")
+        for name, text in value.items()
+    )
 
 
 class Field(NamedTuple):

@@ -108,10 +108,7 @@ def validate_variable(assignment: str) -> str:
         InvalidValueError: no shell can be given it, or it is one that QueueCTL itself sets.
     """
     name, _, value = assignment.partition("=")
-    if re.fullmatch(_VARIABLE, name) is None:
-        raise InvalidValueError(f"bad variable {name!r}: use letters, digits and '_'")
-    if name.startswith(_OWN_VARIABLES):
-        raise InvalidValueError(f"bad variable {name!r}: queuectl sets it")
+    validate_variable_name(name)
     if "\0" in value:
         raise InvalidValueError(f"variable {name} holds a NUL byte, which no job can be given")
     if _size(assignment, f"variable {name}") > MAX_COMMAND_BYTES:
@@ -119,6 +116,15 @@ def validate_variable(assignment: str) -> str:
             f"variable {name} has more than the {MAX_COMMAND_BYTES} bytes that a job can be given"
         )
     return assignment
+
+
+def validate_variable_name(name: str) -> str:
+    """Return the name of a variable for a job; raises as `validate_variable` does."""
+    if re.fullmatch(_VARIABLE, name) is None:
+        raise InvalidValueError(f"bad variable {name!r}: use letters, digits and '_'")
+    if name.startswith(_OWN_VARIABLES):
+        raise InvalidValueError(f"bad variable {name!r}: queuectl sets it")
+    return name
 
 
 def validate_variables(assignments: Iterable[str]) -> Tuple[str, ...]:

@@ -203,6 +203,7 @@ def test_other_sites_are_turned_away(server: Server) -> None:
         ("Origin", "https://evil.example", 403),
         ("Origin", "null", 403),
         ("Sec-Fetch-Site", "cross-site", 403),
+        ("Sec-Fetch-Site", "same-site", 403),
         ("Sec-Fetch-Site", "same-origin", 200),
     ):
         headers = {name: value.format(port=server.port)}

@@ -134,3 +134,9 @@ def test_what_is_no_variable_is_refused(words: List[str], why: str, cli: Cli) ->
     assert code == 2
     assert line.startswith(f"bad value for --env: {why}")
     assert not cli.store.exists()
+
+
+def test_a_name_in_json_is_no_assignment(cli: Cli) -> None:
+    code, line = cli.refusal("enqueue", '{"command": "true", "env": {"A=B": "x"}}')
+    assert code == 2
+    assert line.startswith("bad JSON job: env: bad variable 'A=B': use letters, digits and '_'")

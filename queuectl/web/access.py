@@ -104,7 +104,9 @@ class Access:
         origins = headers.getlist("origin")
         if origins and not all(self._is_same(origin, headers["host"]) for origin in origins):
             return Problem(403, "the request comes from another site")
-        if headers.get("sec-fetch-site") == "cross-site" and not _is_link(scope, headers):
+        # Another port of this machine is the same site for a browser, which sends our cookie along.
+        elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if elsewhere and not _is_link(scope, headers):
             return Problem(403, "the request comes from another site")
         path, method = scope["path"], scope["method"]
         if (method in _READING and path in _OPEN) or (method, path) == ("POST", LOGIN):
