@@ -299,7 +299,7 @@ def test_output_is_read_whole_and_in_ranges(cli: Cli, server: Server) -> None:
 
 
 @pytest.mark.skipif(not HAS_PROC, reason="looks into /proc")
-@pytest.mark.parametrize("path", ["logs"])
+@pytest.mark.parametrize("path", ["logs", "logs/live"])
 def test_who_goes_away_leaves_no_output_open(cli: Cli, server: Server, path: str) -> None:
     with queue_of(cli) as queue:
         queue.enqueue("true", id="said")

@@ -45,6 +45,10 @@ class Desk:
         """The same for what is done again and again: always with the same manager."""
         return await asyncio.get_running_loop().run_in_executor(self._follower, self._run, act)
 
+    def leave(self, act: Callable[[], None]) -> None:
+        """Have something done behind all that `follow` was asked for, without waiting for it."""
+        self._follower.submit(act)
+
     async def measures(self) -> Measures:
         """Return what is told of the queue, as of not long ago."""
         return await asyncio.get_running_loop().run_in_executor(self._counter, self._measure)

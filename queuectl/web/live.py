@@ -45,8 +45,8 @@ class Source(Protocol):
     async def look(self, desk: Desk) -> Tuple[List[Event], bool]:
         """Return what is new, and whether that was all."""
 
-    def close(self) -> None:
-        """Let go of it."""
+    def close(self, desk: Desk) -> None:
+        """Let go of it; the last look may not be over yet."""
 
 
 async def events(desk: Desk, source: Source) -> AsyncIterator[bytes]:
@@ -72,7 +72,7 @@ async def events(desk: Desk, source: Source) -> AsyncIterator[bytes]:
                 return
             await asyncio.sleep(_PAUSE)
     finally:
-        source.close()
+        source.close(desk)
 
 
 class LiveOutput:
@@ -102,8 +102,11 @@ class LiveOutput:
         """Read on; the end of the run is the last event."""
         return await desk.follow(self._look)
 
-    def close(self) -> None:
-        """Close what it reads."""
+    def close(self, desk: Desk) -> None:
+        """Close what it reads, once that is read no more."""
+        desk.leave(self._close)
+
+    def _close(self) -> None:
         if self._reader is not None:
             self._reader.close()
 
