@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -258,6 +259,17 @@ def test_a_store_that_is_gone_is_not_ready(cli: Cli) -> None:
             answer = server.client.get("/readyz", headers=headers)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert server.client.get("/healthz").status_code == 200
+
+
+def test_an_error_does_not_make_a_browser_forget_what_it_saw(cli: Cli) -> None:
+    with serving(cli) as server:
+        headers = {"Authorization": f"Bearer {server.tokens['read']}"}
+        with server.client.stream("GET", "/api/v1/events", headers=headers) as answer:
+            lines = answer.iter_lines()
+            assert "event: changed" in lines
+            shutil.rmtree(cli.store)
+            assert "event: error" in lines
+            assert not [line for line in lines if line.startswith("id:")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])

@@ -27,7 +27,7 @@ _PLACE = re.compile(r"(\d{1,9})-(\d{1,15})", re.ASCII)
 
 
 class Event(NamedTuple):
-    """An event: what it is called, its id, and what it tells."""
+    """An event: what it is called, its id, which may be empty, and what it tells."""
 
     name: str
     number: str
@@ -36,7 +36,9 @@ class Event(NamedTuple):
     def encode(self) -> bytes:
         """Write it; JSON in ASCII has no line ends."""
         text = json.dumps(self.data, allow_nan=False)
-        return f"event: {self.name}\nid: {self.number}\ndata: {text}\n\n".encode("ascii")
+        # An empty id would make a browser forget the last one, and so what it missed.
+        number = f"id: {self.number}\n" if self.number else ""
+        return f"event: {self.name}\n{number}data: {text}\n\n".encode("ascii")
 
 
 class Source(Protocol):
