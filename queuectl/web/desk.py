@@ -27,10 +27,14 @@ class Desk:
 
     Args:
         url: of its store.
+
+    Attributes:
+        is_closing: whether the server ends: whoever follows something is told no more.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.is_closing = False
         self._mine = threading.local()
         self._pool = ThreadPoolExecutor(_THREADS, "ask")
         self._counter = ThreadPoolExecutor(1, "count")

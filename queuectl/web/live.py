@@ -52,11 +52,11 @@ class Source(Protocol):
 
 
 async def events(desk: Desk, source: Source) -> AsyncIterator[bytes]:
-    """Yield what comes, until there is no more or nobody listens."""
+    """Yield what comes, until there is no more, nobody listens, or the server ends."""
     told_at = time.monotonic()
     yield b": queuectl\n\n"
     try:
-        while True:
+        while not desk.is_closing:
             try:
                 found, is_over = await source.look(desk)
             except QueueError as error:
