@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -261,6 +262,17 @@ def test_a_store_that_is_gone_is_not_ready(cli: Cli) -> None:
             assert server.client.get("/healthz").status_code == 200
 
 
+def test_an_error_does_not_make_a_browser_forget_what_it_saw(cli: Cli) -> None:
+    with serving(cli) as server:
+        headers = {"Authorization": f"Bearer {server.tokens['read']}"}
+        with server.client.stream("GET", "/api/v1/events", headers=headers) as answer:
+            lines = answer.iter_lines()
+            assert "event: changed" in lines
+            shutil.rmtree(cli.store)
+            assert "event: error" in lines
+            assert not [line for line in lines if line.startswith("id:")]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_signals_end_it_also_while_somebody_follows(cli: Cli, number: int) -> None:
     with serving(cli) as server:
@@ -268,7 +280,9 @@ def test_signals_end_it_also_while_somebody_follows(cli: Cli, number: int) -> No
         assert next(events)[0] == "changed"
         os.kill(server.process.pid, number)
         server.process.finish(0, timeout=10)
-        events.close()
+        assert "Traceback" not in server.process.err
+        # They end whole: else this raises.
+        list(events)
 
 
 def test_a_port_that_is_taken_is_named(cli: Cli) -> None:

@@ -6,7 +6,11 @@ import asyncio
 import concurrent.futures
 import contextlib
 import json
+import os
 import resource
+import select
+import socket
+import struct
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Set, Tuple
 
@@ -17,7 +21,7 @@ from queuectl.job import SHOWN_FIELDS
 from queuectl.newjob import NewJob
 from serving import API, Server, httpx, serving
 from starting import HOLD
-from support import Cli, wait_until
+from support import HAS_PROC, Cli, wait_until
 from test_cli_support import HOSTILE, queue_of, run
 
 ROOT = Path(__file__).parent.parent
@@ -292,6 +296,31 @@ def test_output_is_read_whole_and_in_ranges(cli: Cli, server: Server) -> None:
         assert (refused.status_code, refused.headers["content-range"]) == (416, f"bytes */{size}")
     assert server.ask("GET", path, "read", headers={"Range": "lines=1-2"}).content == printed
     assert server.get("/jobs/said/logs?run=2", 409)["type"] == "urn:queuectl:request"
+
+
+@pytest.mark.skipif(not HAS_PROC, reason="looks into /proc")
+@pytest.mark.parametrize("path", ["logs", "logs/live"])
+def test_who_goes_away_leaves_no_output_open(cli: Cli, server: Server, path: str) -> None:
+    with queue_of(cli) as queue:
+        queue.enqueue("true", id="said")
+        run(queue, output=b"said\n" * 100_000)
+    asked = f"GET {API}/jobs/said/{path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+    asked += f"Authorization: Bearer {server.tokens['read']}\r\n\r\n"
+    for number in range(60):
+        with socket.create_connection(("127.0.0.1", server.port)) as gone:
+            # Reset, not closed: the server hears of it before it answers.
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gone.sendall(asked.encode())
+            # At no certain place of the answer.
+            select.select([gone], [], [], number / 10_000)
+    assert server.ask("GET", f"{API}/jobs/said/logs", "read").status_code == 200
+    opened = Path(f"/proc/{server.process.pid}/fd")
+    logs = str(cli.store / "logs")
+
+    def is_closed() -> bool:
+        return not any(os.path.realpath(fd).startswith(logs) for fd in opened.iterdir())
+
+    wait_until(is_closed, what="that no output is open")
 
 
 def test_output_is_followed_until_the_end(cli: Cli, server: Server) -> None:

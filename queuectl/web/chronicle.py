@@ -201,5 +201,5 @@ class Changes:
         self._has_seen = self._has_seen or self._place is not None
         return events, False
 
-    def close(self) -> None:
+    def close(self, desk: Desk) -> None:
         """There is nothing to let go of."""

@@ -27,10 +27,14 @@ class Desk:
 
     Args:
         url: of its store.
+
+    Attributes:
+        is_closing: whether the server ends: whoever follows something is told no more.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self.is_closing = False
         self._mine = threading.local()
         self._pool = ThreadPoolExecutor(_THREADS, "ask")
         self._counter = ThreadPoolExecutor(1, "count")
@@ -44,6 +48,10 @@ class Desk:
     async def follow(self, act: Callable[[QueueManager], T]) -> T:
         """The same for what is done again and again: always with the same manager."""
         return await asyncio.get_running_loop().run_in_executor(self._follower, self._run, act)
+
+    def leave(self, act: Callable[[], None]) -> None:
+        """Have something done behind all that `follow` was asked for, without waiting for it."""
+        self._follower.submit(act)
 
     async def measures(self) -> Measures:
         """Return what is told of the queue, as of not long ago."""

@@ -27,7 +27,7 @@ _PLACE = re.compile(r"(\d{1,9})-(\d{1,15})", re.ASCII)
 
 
 class Event(NamedTuple):
-    """An event: what it is called, its id, and what it tells."""
+    """An event: what it is called, its id, which may be empty, and what it tells."""
 
     name: str
     number: str
@@ -36,7 +36,9 @@ class Event(NamedTuple):
     def encode(self) -> bytes:
         """Write it; JSON in ASCII has no line ends."""
         text = json.dumps(self.data, allow_nan=False)
-        return f"event: {self.name}\nid: {self.number}\ndata: {text}\n\n".encode("ascii")
+        # An empty id would make a browser forget the last one, and so what it missed.
+        number = f"id: {self.number}\n" if self.number else ""
+        return f"event: {self.name}\n{number}data: {text}\n\n".encode("ascii")
 
 
 class Source(Protocol):
@@ -45,16 +47,16 @@ class Source(Protocol):
     async def look(self, desk: Desk) -> Tuple[List[Event], bool]:
         """Return what is new, and whether that was all."""
 
-    def close(self) -> None:
-        """Let go of it."""
+    def close(self, desk: Desk) -> None:
+        """Let go of it; the last look may not be over yet."""
 
 
 async def events(desk: Desk, source: Source) -> AsyncIterator[bytes]:
-    """Yield what comes, until there is no more or nobody listens."""
+    """Yield what comes, until there is no more, nobody listens, or the server ends."""
     told_at = time.monotonic()
     yield b": queuectl\n\n"
     try:
-        while True:
+        while not desk.is_closing:
             try:
                 found, is_over = await source.look(desk)
             except QueueError as error:
@@ -72,7 +74,7 @@ async def events(desk: Desk, source: Source) -> AsyncIterator[bytes]:
                 return
             await asyncio.sleep(_PAUSE)
     finally:
-        source.close()
+        source.close(desk)
 
 
 class LiveOutput:
@@ -102,8 +104,11 @@ class LiveOutput:
         """Read on; the end of the run is the last event."""
         return await desk.follow(self._look)
 
-    def close(self) -> None:
-        """Close what it reads."""
+    def close(self, desk: Desk) -> None:
+        """Close what it reads, once that is read no more."""
+        desk.leave(self._close)
+
+    def _close(self) -> None:
         if self._reader is not None:
             self._reader.close()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Dict, Iterator, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from queuectl.outputs import pieces
 from queuectl.web.problems import Problem
@@ -27,8 +28,7 @@ def ranged(fd: int, span: Optional[str], headers: Dict[str, str]) -> Response:
     headers = {**headers, "Accept-Ranges": "bytes", "Content-Type": _TYPE}
     match = None if span is None else _RANGE.fullmatch(span.strip())
     if match is None or not (match[1] or match[2]):
-        # Its length is not told: what is running may be cut while it is read.
-        return StreamingResponse(_whole(fd), headers=headers)
+        return _Whole(fd, headers)
     try:
         size = os.fstat(fd).st_size
         first, last = _bounds(match[1], match[2], size)
@@ -48,8 +48,21 @@ def _bounds(first: str, last: str, size: int) -> Tuple[int, int]:
     return int(first), int(last) if last else size - 1
 
 
-def _whole(fd: int) -> Iterator[bytes]:
-    try:
-        yield from pieces(fd)
-    finally:
-        os.close(fd)
+class _Whole(StreamingResponse):
+    """All of a file. Its length is not told: what is running may be cut while it is read.
+
+    Args:
+        fd: the file.
+        headers: to send with it.
+    """
+
+    def __init__(self, fd: int, headers: Dict[str, str]) -> None:
+        super().__init__(pieces(fd), headers=headers)
+        self._fd = fd
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # Not where it is read: of who has gone by now, nothing ever is.
+            os.close(self._fd)

@@ -97,7 +97,7 @@ def serve(
     )
     shown = f"[{host}]" if ":" in host else host
     ready(f"http://{shown}:{port}{LOGIN}?code={keyring.new_code()}")
-    _Server(config, app.state.history.watch(desk)).run(sockets=[listener])
+    _Server(config, desk, app.state.history.watch(desk)).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -105,11 +105,15 @@ class _Server(uvicorn.Server):
 
     Args:
         config: of the server.
+        desk: of the queue.
         beside: what is done as long as it serves.
     """
 
-    def __init__(self, config: uvicorn.Config, beside: Coroutine[Any, Any, None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, desk: Desk, beside: Coroutine[Any, Any, None]
+    ) -> None:
         super().__init__(config)
+        self._desk = desk
         self._beside = beside
 
     async def serve(self, sockets: Optional[List[socket.socket]] = None) -> None:
@@ -118,6 +122,11 @@ class _Server(uvicorn.Server):
             await super().serve(sockets)
         finally:
             task.cancel()
+
+    async def shutdown(self, sockets: Optional[List[socket.socket]] = None) -> None:
+        # Else it waits for those who follow, in vain, and then shows where each was cut off.
+        self._desk.is_closing = True
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
