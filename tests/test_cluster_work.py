@@ -115,7 +115,8 @@ def test_nodes_whose_clocks_differ_agree_on_what_is_due(cluster: Cluster) -> Non
         job_id = f"retried{number}"
         cluster.wait_for(job_id, JobState.DEAD)
         first, second = map(int, cluster.read(f"{job_id}.at").split())
-        assert 1000 <= second - first <= 1000 + 1000 * PROMPT
+        # When the first failed is told by what its node knows of the server's clock.
+        assert 980 <= second - first <= 1000 + 1000 * PROMPT
     cluster.let_go()
     long = cluster.wait_for("long", JobState.COMPLETED)
     assert (long.runs, long.interruptions) == (1, 0)

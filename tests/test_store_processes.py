@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import threading
 import time
 from contextlib import contextmanager, suppress
@@ -14,7 +15,9 @@ import pytest
 from queuectl import job as rules
 from queuectl.errors import ConflictError, DamagedError, DuplicateIdError, StoreGoneError
 from queuectl.job import Job, JobState
+from queuectl.store import jobfile
 from queuectl.store.base import Counts
+from queuectl.store.disk import sync_folder
 from queuectl.store.file import FileStore
 from queuectl.testing.common import HORIZON, NOW, add, claim_one, everything, ids, new_job
 from test_store_tools import Child, Disk, in_child, shown, wait_for
@@ -416,6 +419,22 @@ class TestRemovedStore:
             assert other.settings() == {}
         else:
             assert not disk.path.exists()
+
+    def test_one_that_is_removed_before_it_is_synced_is_gone(
+        self, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No disk failed, so the outcome is known."""
+
+        def sync_removed(path: str) -> None:
+            shutil.rmtree(path)
+            sync_folder(path)
+
+        monkeypatch.setattr(jobfile, "sync_folder", sync_removed)
+        store = disk.open()
+        with pytest.raises(StoreGoneError, match="was removed while in use"):
+            add(store, "a")
+        store.close()
+        assert not disk.path.exists()
 
     def test_a_job_file_that_alone_vanished_is_noticed_too(self, disk: Disk) -> None:
         store = disk.open()

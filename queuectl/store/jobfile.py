@@ -257,6 +257,7 @@ class JobFile:
 
         Raises:
             OutcomeUnknownError: it does not say so. The next writer is told not to trust the file.
+            StoreGoneError: it is not asked to: the store was removed.
         """
         try:
             number = self.journal.number
@@ -270,6 +271,8 @@ class JobFile:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             if self._boot_checked and number:
                 recovery.note_synced(self._folder, number)
+        except FileNotFoundError as error:
+            raise self._gone() from error
         except (OutcomeUnknownError, OSError) as error:
             recovery.mark_unsynced(self._folder)
             if isinstance(error, OutcomeUnknownError):
