@@ -18,6 +18,7 @@ import contextlib
 import errno
 import math
 import os
+from types import ModuleType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -76,6 +77,7 @@ class JobFile:
         self._notice = notice
         self.index: Optional[Index] = None
         self._watched: Optional[Watched] = None
+        self._head: Optional[ModuleType] = None
         self._boot_checked = False
         self._vouched = 0
         self._folder_synced = False
@@ -377,11 +379,15 @@ class JobFile:
         return bool(last.meta["news"] == self.journal.meta["news"])
 
     def _visit(self, offset: int, block: bytes) -> None:
-        with self._importing():
-            from queuectl.store.head import HEADS, read_plan
+        if self._head is None:
+            # Each commit comes here, and would pay for the look at what is imported.
+            with self._importing():
+                from queuectl.store import head
+            self._head = head
+        heads, read_plan = self._head.HEADS, self._head.read_plan
         put = None if self.index is None else self.index.put
         watched = self._watched
-        for match in HEADS.finditer(block):
+        for match in heads.finditer(block):
             if put is not None:
                 seq, state, run_at = match.group(2, 3, 4)
                 # Most lines have none; that is told by the last group which is there.
